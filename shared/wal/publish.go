@@ -1,0 +1,165 @@
+package wal
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/zeebo/xxh3"
+
+	"github.com/casteloig/logthra/shared/logs"
+)
+
+// Headers of a record, and the values that this program writes. The layout is proto/logthra/v1/record.proto.
+const (
+	headerVersion  = "Logthra-Record"
+	headerEncoding = "Logthra-Encoding"
+	headerEntries  = "Logthra-Entries"
+	headerContent  = "Logthra-Content"
+
+	version1   = "1"
+	encodingS2 = "s2"
+)
+
+var (
+	// ErrFull is returned while the shard of a record holds as many bytes as it may.
+	ErrFull = errors.New("the WAL is full (--wal-max-bytes)")
+	// ErrUnavailable is returned when JetStream did not confirm a record: it may have it or not, and takes
+	// it only once when it is published again with the same id.
+	ErrUnavailable = errors.New("the WAL did not confirm the push")
+	// ErrKeyReused is returned when a record with another content was published under the same key.
+	ErrKeyReused = errors.New("the idempotency key was used for another push within the duplicate window (--dedup-window)")
+)
+
+// TooLargeError is returned for a record that the server's largest message can't hold.
+type TooLargeError struct{ Size, Limit int64 }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("the push makes a WAL record of %d bytes, NATS takes at most %d (its max_payload)", e.Size, e.Limit)
+}
+
+// Ack says where a record is.
+type Ack struct {
+	Shard     int
+	Sequence  uint64
+	Duplicate bool // it was there already
+	Bytes     int  // of the record, as the WAL stores it
+}
+
+// buffers holds what one publish needs: the record, and the record compressed.
+type buffers struct{ raw, packed []byte }
+
+// maxPooled is the largest buffer, in bytes, that is kept for the next publish.
+const maxPooled = 4 << 20
+
+var pool = sync.Pool{New: func() any { return new(buffers) }}
+
+// Publish makes one record of the batch and returns once JetStream has it on disk. A record that is
+// published again is recognized, within the duplicate window, by the key, or, without one, by its content
+// if the timestamps of the batch are fine enough to tell a retry from a second push. Tenants have ids of
+// their own, so that none can make the record of another look like a duplicate.
+//
+// Errors: *TooLargeError, ErrKeyReused, ErrFull and ErrUnavailable; only the last two are worth another try.
+func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (Ack, error) {
+	buf := pool.Get().(*buffers)
+	defer func() {
+		if cap(buf.raw)+cap(buf.packed) <= maxPooled {
+			pool.Put(buf)
+		}
+	}()
+	buf.raw = appendRecord(buf.raw[:0], b)
+	if need := s2.MaxEncodedLen(len(buf.raw)); need < 0 {
+		return Ack{}, &TooLargeError{int64(len(buf.raw)), w.nc.MaxPayload()}
+	} else if cap(buf.packed) < need {
+		buf.packed = make([]byte, need)
+	}
+	buf.packed = s2.Encode(buf.packed[:cap(buf.packed)], buf.raw)
+
+	content := xxh3.Hash128(buf.raw)
+	id, shard := w.identify(tenant, key, content, b.Coarse)
+	msg := &nats.Msg{
+		Subject: SubjectPrefix + tenant + "." + strconv.Itoa(shard),
+		Data:    buf.packed,
+		Header: nats.Header{
+			jetstream.MsgIDHeader: {id},
+			headerVersion:         {version1},
+			headerEncoding:        {encodingS2},
+			headerEntries:         {strconv.Itoa(b.Len())},
+		},
+	}
+	digest := "" // of what must be equal under an equal key
+	if key != "" && !b.Stamped {
+		sum := content.Bytes()
+		digest = hex.EncodeToString(sum[:])
+		msg.Header[headerContent] = []string{digest}
+	}
+	if size, limit := int64(msg.Size()), w.nc.MaxPayload(); size > limit {
+		return Ack{}, &TooLargeError{size, limit}
+	}
+	ack, err := w.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(StreamName(shard)))
+	if err != nil {
+		return Ack{}, publishError(err, msg, w.nc.MaxPayload())
+	}
+	if ack.Duplicate && digest != "" {
+		if err := w.sameContent(ctx, shard, ack.Sequence, digest); err != nil {
+			return Ack{}, err
+		}
+	}
+	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(buf.packed)}, nil
+}
+
+// identify returns the id of a record and the shard that follows from it. The tenant stands in the id as it
+// is: no hash of one tenant's can then meet another's.
+func (w *WAL) identify(tenant, key string, content xxh3.Uint128, coarse bool) (id string, shard int) {
+	var sum [16]byte
+	kind := ".content."
+	switch {
+	case key != "":
+		kind = ".key."
+		full := sha256.Sum256([]byte(key))
+		copy(sum[:], full[:])
+	case coarse:
+		kind = ".random."
+		_, _ = rand.Read(sum[:]) // never fails, by its documentation
+	default:
+		sum = content.Bytes()
+	}
+	id = tenant + kind + hex.EncodeToString(sum[:])
+	return id, int(xxh3.HashString(id) % uint64(len(w.shards)))
+}
+
+// sameContent tells a retry from another push under a key that was used before.
+func (w *WAL) sameContent(ctx context.Context, shard int, seq uint64, digest string) error {
+	old, err := w.shards[shard].GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // it has landed and was trimmed; the key alone must do
+	}
+	if err != nil {
+		return fmt.Errorf("%w: looking up the push that has the same key: %w", ErrUnavailable, err)
+	}
+	if was := old.Header.Get(headerContent); was != "" && was != digest {
+		return ErrKeyReused
+	}
+	return nil
+}
+
+// publishError classes what JetStream answered.
+func publishError(err error, msg *nats.Msg, limit int64) error {
+	const streamStoreFailed, resourcesExceeded = 10077, 10047
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
+		return &TooLargeError{int64(msg.Size()), limit}
+	case errors.As(err, &api) && (api.ErrorCode == streamStoreFailed || api.ErrorCode == resourcesExceeded):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, explain(err))
+}

@@ -1,0 +1,150 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/casteloig/logthra/shared/logs"
+)
+
+// maxRecordBytes bounds what a record may be decompressed to. A push is bounded by --max-push-bytes, and its
+// columns by a small multiple of it.
+const maxRecordBytes = 256 << 20
+
+// prefetchSlack is what a message has beside its payload, in bytes, at most: its headers and subject.
+const prefetchSlack = 1 << 20
+
+// Record is a message of the WAL as it stands there.
+type Record struct {
+	Shard    int
+	Sequence uint64
+	Tenant   string
+	Time     time.Time // when JetStream took it
+	msg      jetstream.Msg
+}
+
+// UndecodableError is returned for a record that this program can't read. It will not get better by reading
+// it again, so the record is a dead letter.
+type UndecodableError struct{ Reason error }
+
+func (e *UndecodableError) Error() string { return "undecodable record: " + e.Reason.Error() }
+func (e *UndecodableError) Unwrap() error { return e.Reason }
+
+// Size is the number of bytes of the record's body, as the WAL stores it.
+func (r *Record) Size() int { return len(r.msg.Data()) }
+
+// Decode reads the record into b, using scratch for what it decompresses to, and returns scratch, grown if
+// it was too small. The batch points into scratch and is good until the next use of it. The error, if any,
+// is an *UndecodableError.
+func (r *Record) Decode(b *logs.Batch, scratch []byte) ([]byte, error) {
+	header := r.msg.Headers()
+	if v := header.Get(headerVersion); v != version1 {
+		return scratch, &UndecodableError{fmt.Errorf("version %q is not one that this program reads (%s)", v, version1)}
+	}
+	if e := header.Get(headerEncoding); e != encodingS2 {
+		return scratch, &UndecodableError{fmt.Errorf("encoding %q is not one that this program reads (%s)", e, encodingS2)}
+	}
+	size, err := s2.DecodedLen(r.msg.Data())
+	if err != nil {
+		return scratch, &UndecodableError{err}
+	}
+	if size > maxRecordBytes {
+		return scratch, &UndecodableError{fmt.Errorf("%d bytes decompressed, at most %d are read", size, maxRecordBytes)}
+	}
+	raw, err := s2.Decode(scratch[:cap(scratch)], r.msg.Data())
+	if err != nil {
+		return scratch, &UndecodableError{err}
+	}
+	if err := parseRecord(b, raw); err != nil {
+		return raw, &UndecodableError{err}
+	}
+	return raw, nil
+}
+
+// Reader reads the records of one shard in order. Ahead of what was read it holds as many bytes as two messages
+// of the largest size: it asks for more when half of them are read, and a request that the next message does not
+// fit into would wait for its own end.
+type Reader struct {
+	records  chan Record
+	err      error // why records was closed; read after that
+	messages jetstream.MessagesContext
+	cancel   context.CancelFunc
+}
+
+// Read returns a reader of a shard that begins with the first record whose sequence is from or more, and
+// goes on with those that are yet to come. The caller closes it.
+func (w *WAL) Read(ctx context.Context, shard int, from uint64) (*Reader, error) {
+	consumer, err := w.shards[shard].OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   max(from, 1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading %s from %d: %w", StreamName(shard), from, explain(err))
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(2 * (int(w.nc.MaxPayload()) + prefetchSlack)))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s from %d: %w", StreamName(shard), from, explain(err))
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &Reader{records: make(chan Record), messages: messages, cancel: cancel}
+	go r.run(ctx, shard, from)
+	return r, nil
+}
+
+// Records gives the records in order. It is closed when reading failed for good; Err then says why.
+func (r *Reader) Records() <-chan Record { return r.records }
+
+// Err is the reason why Records was closed.
+func (r *Reader) Err() error { return r.err }
+
+// Close ends reading and waits until nothing of the reader runs any more.
+func (r *Reader) Close() {
+	r.cancel()
+	r.messages.Stop()
+	for range r.records { // until run closes it
+	}
+}
+
+func (r *Reader) run(ctx context.Context, shard int, from uint64) {
+	defer close(r.records)
+	for {
+		msg, err := r.messages.Next()
+		if err != nil {
+			if !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+				r.messages.Stop()
+			}
+			r.err = fmt.Errorf("reading %s: %w", StreamName(shard), explain(err))
+			return
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			r.err = fmt.Errorf("reading %s: %w", StreamName(shard), err)
+			r.messages.Stop()
+			return
+		}
+		if meta.Sequence.Stream < from {
+			continue
+		}
+		record := Record{
+			Shard: shard, Sequence: meta.Sequence.Stream, Tenant: tenantOf(msg.Subject()), Time: meta.Timestamp, msg: msg,
+		}
+		select {
+		case r.records <- record:
+		case <-ctx.Done():
+			r.err = ctx.Err()
+			return
+		}
+	}
+}
+
+// tenantOf takes the tenant out of a subject, logs.<tenant>.<shard>.
+func tenantOf(subject string) string {
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(subject, SubjectPrefix), ".")
+	return tenant
+}

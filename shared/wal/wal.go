@@ -1,0 +1,188 @@
+// Package wal is the write-ahead log on NATS JetStream: one stream a shard, in which a record is one push,
+// and beside it a key-value bucket that says which ingester owns which shard and how far it has landed.
+//
+// A record counts as taken once JetStream has confirmed it. It is read in the order of its sequence by the
+// one owner of its shard, and stays until it has landed in ClickHouse and the replay window has passed; see
+// Lease for what makes that exactly once.
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names in JetStream. An operator meets them in every NATS tool, so they are part of the contract.
+const (
+	StreamPrefix      = "logthra-logs-"
+	SubjectPrefix     = "logs."
+	DeadLetterStream  = "logthra-deadletters"
+	DeadLetterSubject = "logthra.deadletter."
+	Bucket            = "logthra"
+)
+
+// MaxShards is the most shards that a WAL can have: a row keeps its shard in 16 bits.
+const MaxShards = 1 << 10
+
+// DefaultTimeout bounds a request to JetStream whose caller gave no deadline.
+const DefaultTimeout = 5 * time.Second
+
+// deadLetterMaxBytes bounds the stream of dead letters; at the bound the oldest go.
+const deadLetterMaxBytes = 1 << 30
+
+// Config is what the WAL is made with.
+type Config struct {
+	Shards      int           // streams to create; more that exist already are kept
+	Replicas    int           // copies of each stream, 1 to 5
+	MaxBytes    int64         // of all shards together; a full shard refuses records
+	DedupWindow time.Duration // how long a repeated record id is recognized
+}
+
+// WAL is a connection to the write-ahead log. It is safe for concurrent use.
+type WAL struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue
+	shards []jetstream.Stream
+	log    *slog.Logger
+}
+
+// Open creates what is missing in JetStream, brings the limits of what is there to cfg, and returns the WAL.
+// The number of shards is never lowered: where more exist than cfg.Shards, all of them are used. The caller
+// keeps ownership of nc.
+func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WAL, error) {
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(DefaultTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("JetStream: %w", err)
+	}
+	w := &WAL{nc: nc, js: js, log: log}
+	existing, err := w.countShards(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("NATS at %s: listing the streams of the WAL: %w", nc.ConnectedUrlRedacted(), explain(err))
+	}
+	shards := max(cfg.Shards, existing)
+	if shards > MaxShards {
+		return nil, fmt.Errorf("%d shards are more than the most, %d (--shards)", shards, MaxShards)
+	}
+	if existing > cfg.Shards {
+		log.Warn("the WAL has more shards than --shards asks for; all of them are used", "shards", existing, "asked", cfg.Shards)
+	}
+	for n := range shards {
+		stream, err := w.openShard(ctx, jetstream.StreamConfig{
+			Name:        StreamName(n),
+			Description: "Logthra's WAL, shard " + strconv.Itoa(n),
+			Subjects:    []string{SubjectPrefix + "*." + strconv.Itoa(n)},
+			Storage:     jetstream.FileStorage,
+			Discard:     jetstream.DiscardNew,
+			MaxBytes:    cfg.MaxBytes / int64(shards),
+			Replicas:    cfg.Replicas,
+			Duplicates:  cfg.DedupWindow,
+			DenyDelete:  true,
+			AllowDirect: true,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("stream %s of the WAL: %w", StreamName(n), explain(err))
+		}
+		w.shards = append(w.shards, stream)
+	}
+	if _, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        DeadLetterStream,
+		Description: "Records of Logthra's WAL that could not be inserted, with the reason",
+		Subjects:    []string{DeadLetterSubject + ">"},
+		Storage:     jetstream.FileStorage,
+		MaxBytes:    deadLetterMaxBytes,
+		Replicas:    cfg.Replicas,
+	}); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", DeadLetterStream, explain(err))
+	}
+	if w.kv, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:      Bucket,
+		Description: "Owners and positions of the shards of Logthra's WAL",
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+	}); err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
+	}
+	return w, nil
+}
+
+// Shards is the number of shards.
+func (w *WAL) Shards() int { return len(w.shards) }
+
+// Ready returns an error that says what is wrong while JetStream can't be reached.
+func (w *WAL) Ready(ctx context.Context) error {
+	if !w.nc.IsConnected() {
+		return fmt.Errorf("NATS: %s", strings.ToLower(w.nc.Status().String()))
+	}
+	if _, err := w.js.AccountInfo(ctx); err != nil {
+		return fmt.Errorf("NATS: %w", explain(err))
+	}
+	return nil
+}
+
+// StreamName is the name of a shard's stream.
+func StreamName(shard int) string { return StreamPrefix + strconv.Itoa(shard) }
+
+// openShard creates the stream of a shard, or brings the one that is there to the configuration.
+//
+// A new stream counts from the microsecond of its creation, not from one: where a WAL was lost and made anew, its
+// records then have other sequences than those of the former one, whose rows are still in ClickHouse. That holds
+// below a million records a second and shard.
+func (w *WAL) openShard(ctx context.Context, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		stream, err := w.js.Stream(ctx, cfg.Name)
+		if err == nil {
+			cfg.FirstSeq = stream.CachedInfo().Config.FirstSeq
+			return w.js.UpdateStream(ctx, cfg)
+		}
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil, err
+		}
+		cfg.FirstSeq = uint64(time.Now().UnixMicro())
+		stream, err = w.js.CreateStream(ctx, cfg)
+		if !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // by one who was quicker
+			return stream, err
+		}
+	}
+}
+
+// countShards returns one more than the highest shard whose stream exists.
+func (w *WAL) countShards(ctx context.Context) (int, error) {
+	count := 0
+	names := w.js.StreamNames(ctx)
+	for name := range names.Name() {
+		number, ok := strings.CutPrefix(name, StreamPrefix)
+		if n, err := strconv.Atoi(number); ok && err == nil {
+			count = max(count, n+1)
+		}
+	}
+	return count, names.Err()
+}
+
+// explain adds what to do to errors of JetStream that don't say so.
+func explain(err error) error {
+	const storageResourcesExceeded, noPeers, noReplicas = 10047, 10005, 10074
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		switch api.ErrorCode {
+		case storageResourcesExceeded:
+			return fmt.Errorf("%w (raise max_file_store of that NATS, --max-store of logthra nats, or lower --wal-max-bytes)", err)
+		case noPeers, noReplicas:
+			return fmt.Errorf("%w (has that NATS as many servers as --replicas asks for, with room for --wal-max-bytes?)", err)
+		}
+	}
+	switch {
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+		errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w (is JetStream enabled on that server?)", err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+		return fmt.Errorf("no answer in time: %w", err)
+	}
+	return err
+}
