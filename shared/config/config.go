@@ -1,0 +1,149 @@
+// Package config is what the roles and tools are configured with: one struct a concern, whose fields are
+// flags of the command. Every flag is also LOGTHRA_<FLAG> in the environment and a key of the YAML file
+// that --config names; a flag beats the environment, the environment beats the file.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/casteloig/logthra/shared/wal"
+)
+
+// Bytes is a size, written as 64MiB, 1GB or a plain number of bytes.
+type Bytes int64
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil || n > math.MaxInt64 {
+		return fmt.Errorf("%q is not a size such as 64MiB", text)
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// String writes the size exactly, as UnmarshalText reads it: in the largest unit that divides it.
+func (b Bytes) String() string {
+	units := [...]string{"", "KiB", "MiB", "GiB", "TiB"}
+	unit := 0
+	for b != 0 && b%1024 == 0 && unit < len(units)-1 {
+		b /= 1024
+		unit++
+	}
+	return strconv.FormatInt(int64(b), 10) + units[unit]
+}
+
+// Data is where the embedded engines keep their files.
+type Data struct {
+	DataDir string `default:"./logthra-data" placeholder:"DIR" help:"Where the embedded engines keep their files, and a running Logthra its addresses."`
+}
+
+// NATSServer is where an embedded NATS listens.
+type NATSServer struct {
+	NATSListen string `name:"nats-listen" default:"127.0.0.1:4222" placeholder:"ADDR" help:"Where an embedded NATS listens."`
+}
+
+// NATS is where the WAL is.
+type NATS struct {
+	NATSURL string `name:"nats-url" placeholder:"URL" help:"An existing NATS with JetStream; without one, NATS is embedded."`
+}
+
+// ClickHouseServer is how an embedded ClickHouse runs.
+type ClickHouseServer struct {
+	ClickHouseListen     string `name:"clickhouse-listen" default:"127.0.0.1:9000" placeholder:"ADDR" help:"Where an embedded ClickHouse listens, native protocol."`
+	ClickHouseHTTPListen string `name:"clickhouse-http-listen" default:"127.0.0.1:8123" placeholder:"ADDR" help:"Where an embedded ClickHouse listens, HTTP."`
+	ClickHouseMemory     Bytes  `name:"clickhouse-memory" default:"2GiB" placeholder:"SIZE" help:"Most memory that an embedded ClickHouse takes."`
+}
+
+// ClickHouse is where the rows go.
+type ClickHouse struct {
+	ClickHouseDSN string        `name:"clickhouse-dsn" placeholder:"DSN" help:"An existing ClickHouse, clickhouse://user:pass@host:9000/logs; without one, ClickHouse is embedded."`
+	Retention     time.Duration `default:"0s" placeholder:"DURATION" help:"How long rows are kept, by the line's own time; 0 keeps them for ever."`
+}
+
+// WAL is how the WAL is made. Gateways and ingesters are to agree on it.
+type WAL struct {
+	Shards      int           `default:"4" placeholder:"N" help:"Shards of the WAL; can be raised later, never lowered."`
+	Replicas    int           `default:"1" placeholder:"N" help:"Copies of each shard in a NATS cluster, 1 to 5."`
+	WALMaxBytes Bytes         `name:"wal-max-bytes" default:"10GiB" placeholder:"SIZE" help:"Most bytes of all shards; a full WAL refuses pushes with 503."`
+	DedupWindow time.Duration `default:"2m" placeholder:"DURATION" help:"How long a repeated push is recognized."`
+}
+
+// Validate is called by the command line's parser.
+func (w *WAL) Validate() error {
+	const minShardBytes = 1 << 20
+	switch {
+	case w.Shards < 1 || w.Shards > wal.MaxShards:
+		return fmt.Errorf("--shards: 1 to %d are possible", wal.MaxShards)
+	case w.Replicas < 1 || w.Replicas > 5:
+		return errors.New("--replicas: 1 to 5 are possible")
+	case w.DedupWindow < 100*time.Millisecond:
+		return errors.New("--dedup-window: at least 100ms is needed")
+	case int64(w.WALMaxBytes) < minShardBytes*int64(w.Shards):
+		return fmt.Errorf("--wal-max-bytes: at least 1MiB a shard is needed, %s", Bytes(minShardBytes*w.Shards))
+	}
+	return nil
+}
+
+// Gateway is what a gateway takes, and where.
+type Gateway struct {
+	HTTPListen       string        `name:"http-listen" default:"127.0.0.1:3100" placeholder:"ADDR" help:"Where the gateway listens, HTTP."`
+	GRPCListen       string        `name:"grpc-listen" default:"127.0.0.1:4317" placeholder:"ADDR" help:"Where the gateway listens, gRPC."`
+	MaxPushBytes     Bytes         `default:"16MiB" placeholder:"SIZE" help:"Largest push, decompressed; a larger one is refused with 413."`
+	MaxLineBytes     Bytes         `default:"256KiB" placeholder:"SIZE" help:"Longest line; a push with a longer one is refused with 400."`
+	MaxInflightBytes Bytes         `default:"512MiB" placeholder:"SIZE" help:"Most memory of pushes under way; at it, pushes are refused with 503."`
+	PushTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"How long a push waits for the WAL until it is refused with 503."`
+}
+
+// Validate is called by the command line's parser.
+func (g *Gateway) Validate() error {
+	switch {
+	case g.MaxPushBytes < 1 || g.MaxPushBytes > 1<<30:
+		return errors.New("--max-push-bytes: 1 byte to 1GiB are possible")
+	case g.MaxLineBytes < 1:
+		return errors.New("--max-line-bytes: at least 1 byte is needed")
+	case g.MaxInflightBytes < 8*g.MaxPushBytes:
+		return fmt.Errorf("--max-inflight-bytes: a push of --max-push-bytes needs %s", 8*g.MaxPushBytes)
+	case g.PushTimeout <= 0:
+		return errors.New("--push-timeout: more than 0 is needed")
+	}
+	return nil
+}
+
+// Ingester is how an ingester batches, and where it is reached.
+type Ingester struct {
+	IngesterListen     string        `default:"127.0.0.1:9011" placeholder:"ADDR" help:"Where the ingester listens, gRPC: status, flush and drain."`
+	IngesterHTTPListen string        `name:"ingester-http-listen" default:"127.0.0.1:9012" placeholder:"ADDR" help:"Where the ingester listens, HTTP: /ready and /metrics."`
+	FlushInterval      time.Duration `default:"30s" placeholder:"DURATION" help:"Longest time until a batch of a shard is inserted."`
+	FlushRows          int           `default:"500000" placeholder:"N" help:"Most rows of a batch; it is inserted with them."`
+	FlushBytes         Bytes         `default:"64MiB" placeholder:"SIZE" help:"Most bytes of a batch, in memory; it is inserted with them."`
+	BufferBytes        Bytes         `default:"256MiB" placeholder:"SIZE" help:"Most memory of all batches together."`
+	ReplayWindow       time.Duration `default:"72h" placeholder:"DURATION" help:"How long records that have landed stay replayable; less where the WAL needs the room."`
+	OwnerTimeout       time.Duration `default:"10s" placeholder:"DURATION" help:"Time without a heartbeat after which the others take an ingester's shards over."`
+}
+
+// Validate is called by the command line's parser.
+func (i *Ingester) Validate() error {
+	switch {
+	case i.FlushInterval <= 0 || i.FlushRows < 1 || i.FlushBytes < 1:
+		return errors.New("--flush-interval, --flush-rows and --flush-bytes: more than 0 is needed")
+	case i.BufferBytes < 1<<20:
+		return errors.New("--buffer-bytes: at least 1MiB is needed")
+	case i.ReplayWindow < 0:
+		return errors.New("--replay-window: 0 or more is needed")
+	case i.OwnerTimeout < time.Second:
+		return errors.New("--owner-timeout: at least 1s is needed")
+	}
+	return nil
+}
+
+// Drain is how a role ends.
+type Drain struct {
+	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"Most time from SIGTERM or ^C until the process ends."`
+}
