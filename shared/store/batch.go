@@ -1,0 +1,133 @@
+package store
+
+import (
+	"github.com/casteloig/logthra/shared/logs"
+)
+
+// Batch is what one insert carries: the entries of some records of one shard, in their order, as columns.
+// Values that many rows share are runs. The zero value is an empty batch. It is not safe for concurrent use.
+type Batch struct {
+	Shard uint16
+
+	records    []record
+	streams    []stream
+	timestamps []int64
+	lengths    []uint32
+	lines      []byte
+	metadata   []metadata // rows that have some, ascending
+	pairs      []pair
+	values     []byte // names and values of pairs, back to back
+	counts     []int32
+}
+
+// record is a run of rows that came from one record of the WAL.
+type record struct {
+	sequence uint64
+	rows     int
+}
+
+// stream is a run of rows of one stream.
+type stream struct {
+	tenant, labels string
+	id             uint64
+	rows           int
+}
+
+// metadata is one row's: pairs[from:to].
+type metadata struct {
+	row      int
+	from, to int
+}
+
+// pair is one name and value: values[nameFrom:nameTo] and values[from:to].
+type pair struct{ nameFrom, nameTo, from, to uint32 }
+
+// Bytes that a row takes beside its line, and a stream or record beside its rows.
+const (
+	rowBytes  = 8 + 4
+	runBytes  = 64
+	pairBytes = 16
+)
+
+// Rows is the number of rows.
+func (b *Batch) Rows() int { return len(b.timestamps) }
+
+// LineBytes is the number of bytes of all lines.
+func (b *Batch) LineBytes() int { return len(b.lines) }
+
+// Size is about how many bytes of memory the batch takes.
+func (b *Batch) Size() int {
+	return rowBytes*len(b.timestamps) + len(b.lines) + runBytes*(len(b.records)+len(b.streams)) +
+		pairBytes*(len(b.pairs)+len(b.metadata)) + len(b.values)
+}
+
+// SizeOf is by how many bytes a decoded record would make a batch grow.
+func SizeOf(r *logs.Batch) int {
+	size := rowBytes*r.Len() + len(r.Lines) + runBytes*(1+len(r.Streams))
+	for i := range r.Metadata {
+		size += (2*pairBytes+len(r.Metadata[i].Name))*len(r.Metadata[i].Entries) + len(r.Metadata[i].Values)
+	}
+	return size
+}
+
+// Reset empties the batch and keeps its memory for the next one.
+func (b *Batch) Reset() {
+	clear(b.streams)
+	*b = Batch{
+		Shard: b.Shard, records: b.records[:0], streams: b.streams[:0], timestamps: b.timestamps[:0],
+		lengths: b.lengths[:0], lines: b.lines[:0], metadata: b.metadata[:0], pairs: b.pairs[:0],
+		values: b.values[:0], counts: b.counts[:0],
+	}
+}
+
+// Add appends the entries of a record. It copies what it keeps of r, but for the labels.
+func (b *Batch) Add(sequence uint64, tenant string, r *logs.Batch) {
+	first := b.Rows()
+	b.records = append(b.records, record{sequence, r.Len()})
+	for _, s := range r.Streams {
+		b.streams = append(b.streams, stream{tenant, s.Labels, logs.StreamID(tenant, s.Labels), s.Entries})
+	}
+	b.timestamps = append(b.timestamps, r.Timestamps...)
+	b.lengths = append(b.lengths, r.Lengths...)
+	b.lines = append(b.lines, r.Lines...)
+	if len(r.Metadata) > 0 {
+		b.addMetadata(first, r)
+	}
+}
+
+// addMetadata turns a record's metadata, a column a name, into pairs row by row, in one pass over the values
+// for counting and one for placing them.
+func (b *Batch) addMetadata(first int, r *logs.Batch) {
+	counts := append(b.counts[:0], make([]int32, r.Len())...)
+	total := 0
+	for i := range r.Metadata {
+		for _, e := range r.Metadata[i].Entries {
+			counts[e]++
+		}
+		total += len(r.Metadata[i].Entries)
+	}
+	at := len(b.pairs)
+	for e, n := range counts {
+		if n > 0 {
+			b.metadata = append(b.metadata, metadata{first + e, at, at + int(n)})
+		}
+		counts[e] = int32(at)
+		at += int(n)
+	}
+	b.pairs = append(b.pairs, make([]pair, total)...)
+	for i := range r.Metadata {
+		c := &r.Metadata[i]
+		nameFrom := uint32(len(b.values))
+		b.values = append(b.values, c.Name...)
+		from := uint32(len(b.values))
+		nameTo := from
+		b.values = append(b.values, c.Values...)
+		for j, e := range c.Entries {
+			to := from + c.Lengths[j]
+			b.pairs[counts[e]] = pair{nameFrom, nameTo, from, to}
+			counts[e]++
+			from = to
+		}
+	}
+	b.counts = counts
+}

@@ -1,0 +1,27 @@
+-- One row a line. Within the partition of a day the hour comes before the stream: a query of some hours
+-- reads only those, and a stream's lines of an hour still stand together, which is what compresses them.
+-- (toHour, unlike toStartOfHour, does not wrap around outside of 1970 to 2106.)
+-- The deduplication window counts the parts of inserts, one a day that an insert touches; it has to be far
+-- above what can be in flight between an insert and its repetition.
+CREATE TABLE IF NOT EXISTS {{.Database}}.log
+(
+    tenant_id LowCardinality(String),
+    stream_id UInt64,
+    timestamp DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    stream    LowCardinality(String),
+    labels    Map(String, String) ALIAS JSONExtract(stream, 'Map(String, String)'),
+    label     Array(String) ALIAS arrayMap((name, value) -> concat(name, ':', value), mapKeys(labels), mapValues(labels)),
+    msg       String CODEC(ZSTD(1)),
+    metadata  Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+    wal_shard UInt16 CODEC(ZSTD(1)),
+    wal_seq   UInt64 CODEC(Delta(8), ZSTD(1)),
+    wal_index UInt32 CODEC(Delta(4), ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(timestamp)
+ORDER BY (tenant_id, toHour(timestamp), stream_id, timestamp)
+SETTINGS
+    non_replicated_deduplication_window = 10000,
+    fsync_after_insert = 1,
+    fsync_part_directory = 1,
+    ttl_only_drop_parts = 1;

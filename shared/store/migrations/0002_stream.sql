@@ -1,0 +1,25 @@
+-- One row a stream, so that looking up labels never reads the lines.
+CREATE TABLE IF NOT EXISTS {{.Database}}.stream
+(
+    tenant_id  LowCardinality(String),
+    stream_id  UInt64,
+    stream     SimpleAggregateFunction(any, String),
+    first_seen SimpleAggregateFunction(min, DateTime64(9, 'UTC')),
+    last_seen  SimpleAggregateFunction(max, DateTime64(9, 'UTC')),
+    labels     Map(String, String) ALIAS JSONExtract(stream, 'Map(String, String)')
+)
+ENGINE = AggregatingMergeTree
+ORDER BY (tenant_id, stream_id)
+SETTINGS
+    fsync_after_insert = 1,
+    fsync_part_directory = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS {{.Database}}.stream_of_log TO {{.Database}}.stream AS
+SELECT
+    tenant_id,
+    stream_id,
+    any(toString(log.stream)) AS stream,
+    min(timestamp) AS first_seen,
+    max(timestamp) AS last_seen
+FROM {{.Database}}.log AS log
+GROUP BY tenant_id, stream_id;
