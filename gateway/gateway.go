@@ -1,0 +1,211 @@
+// Package gateway is the front door: it takes pushes over HTTP and gRPC, and answers once they are in the
+// WAL. All protocols come together in push: decode, check, publish.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc/codes"
+
+	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/wal"
+)
+
+// Config is what a gateway accepts.
+type Config struct {
+	Limits           decode.Limits
+	MaxInflightBytes int64         // most bytes of memory of the pushes that are under way
+	PushTimeout      time.Duration // after so long without a confirmation a push is refused
+}
+
+// Gateway takes pushes. Its HTTP side is Handler, its gRPC side RegisterPush.
+type Gateway struct {
+	cfg      Config
+	wal      *wal.WAL
+	inflight *semaphore.Weighted // of cfg.MaxInflightBytes
+	metrics  *Metrics
+	log      *slog.Logger
+	batches  sync.Pool
+	draining atomic.Bool
+	warned   atomic.Int64 // unix nanoseconds of the last warning about refused pushes
+}
+
+// memoryFactor is how many bytes are made of each byte of a push: the batch, the record, and the record
+// compressed.
+const memoryFactor = 3
+
+// entryMemory is how many bytes an entry takes beside its own: its time and length in the batch, in the record,
+// and in the record compressed. It counts where lines are empty or short.
+const entryMemory = 32
+
+// warnEvery is how often pushes that are refused through no fault of the client's are logged.
+const warnEvery = 10 * time.Second
+
+var (
+	errBusy     = errors.New("the gateway is at its memory ceiling (--max-inflight-bytes)")
+	errDraining = errors.New("the gateway is shutting down")
+)
+
+// New returns a gateway in front of a WAL.
+func New(cfg Config, w *wal.WAL, m *Metrics, log *slog.Logger) *Gateway {
+	return &Gateway{
+		cfg: cfg, wal: w, metrics: m, log: log,
+		inflight: semaphore.NewWeighted(cfg.MaxInflightBytes),
+		batches:  sync.Pool{New: func() any { return new(logs.Batch) }},
+	}
+}
+
+// Drain makes the gateway say that it is not ready, so that load balancers send no more; what they still
+// send is taken.
+func (g *Gateway) Drain() { g.draining.Store(true) }
+
+// Ready returns an error that says what is wrong while the gateway can't take a push.
+func (g *Gateway) Ready(ctx context.Context) error {
+	if g.draining.Load() {
+		return errDraining
+	}
+	return g.wal.Ready(ctx)
+}
+
+// origin is where a push comes from, and by which protocol.
+type origin struct {
+	protocol string
+	tenant   string
+	key      string // idempotency key, may be empty
+}
+
+// maxPooledBatch is the largest batch, in bytes of lines, that is kept for the next push.
+const maxPooledBatch = 4 << 20
+
+// push decodes a push and publishes it, and returns how many entries it had and whether the WAL had it
+// already. A push without entries is taken, and leaves nothing.
+func (g *Gateway) push(ctx context.Context, from origin, decode func(*logs.Batch) error) (entries int, duplicate bool, err error) {
+	batch := g.batches.Get().(*logs.Batch)
+	defer func() {
+		if cap(batch.Lines) <= maxPooledBatch {
+			batch.Reset()
+			g.batches.Put(batch)
+		}
+	}()
+	if err := decode(batch); err != nil {
+		return 0, false, err
+	}
+	if batch.Len() == 0 {
+		return 0, false, nil
+	}
+	memory := entryMemory * int64(batch.Len())
+	if !g.inflight.TryAcquire(memory) {
+		return 0, false, errBusy
+	}
+	defer g.inflight.Release(memory)
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.PushTimeout)
+	defer cancel()
+	began := time.Now()
+	ack, err := g.wal.Publish(ctx, from.tenant, from.key, batch)
+	g.metrics.publishSeconds.Observe(time.Since(began).Seconds())
+	if err != nil {
+		return 0, false, err
+	}
+	g.metrics.accepted(from.protocol, batch.Len(), len(batch.Lines), ack)
+	return batch.Len(), ack.Duplicate, nil
+}
+
+// Seconds until a push that was refused is worth another try: soon where a moment's pressure is the reason,
+// later where room has to be made.
+const (
+	retrySoon  = 1
+	retryLater = 5
+)
+
+// verdict is how a push that was not taken is answered, over HTTP and over gRPC.
+type verdict struct {
+	status int
+	code   codes.Code
+	retry  int // seconds to wait; 0 where there is no use in trying again
+}
+
+// judge classes why a push was not taken, and logs what is no fault of the client's.
+func (g *Gateway) judge(from origin, err error) verdict {
+	var (
+		bad         *decode.Error
+		large       *decode.TooLargeError
+		largeRecord *wal.TooLargeError
+	)
+	switch {
+	case errors.As(err, &bad), errors.Is(err, wal.ErrKeyReused):
+		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0}
+	case errors.As(err, &large), errors.As(err, &largeRecord):
+		return verdict{http.StatusRequestEntityTooLarge, codes.ResourceExhausted, 0}
+	case errors.Is(err, wal.ErrFull):
+		g.warn(from, err)
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retryLater}
+	case errors.Is(err, wal.ErrUnavailable), errors.Is(err, errBusy):
+		g.warn(from, err)
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon}
+	}
+	g.log.Error("a push failed", "tenant", from.tenant, "error", err)
+	return verdict{http.StatusInternalServerError, codes.Internal, 0}
+}
+
+// warn logs that pushes are being refused, but not each of them.
+func (g *Gateway) warn(from origin, err error) {
+	now, last := time.Now().UnixNano(), g.warned.Load()
+	if now-last < int64(warnEvery) || !g.warned.CompareAndSwap(last, now) {
+		return
+	}
+	g.log.Warn("pushes are refused; clients are told to try again", "tenant", from.tenant, "protocol", from.protocol, "error", err)
+}
+
+// maxTenant and maxKey are the most bytes of a tenant's name and of an idempotency key.
+const (
+	maxTenant = 64
+	maxKey    = 255
+)
+
+// identify checks who pushes, from the two headers that may name the tenant, and the idempotency key.
+func identify(protocol, tenantID, scopeOrgID, key string) (origin, error) {
+	from := origin{protocol: protocol, tenant: tenantID, key: key}
+	switch {
+	case tenantID == "" && scopeOrgID == "":
+		return from, &decode.Error{Reason: "no tenant: name it in the tenant-id or X-Scope-OrgID header"}
+	case tenantID == "":
+		from.tenant = scopeOrgID
+	case scopeOrgID != "" && scopeOrgID != tenantID:
+		return from, &decode.Error{Reason: fmt.Sprintf("two tenants: tenant-id is %q, X-Scope-OrgID is %q",
+			logs.Clip(tenantID), logs.Clip(scopeOrgID))}
+	}
+	if !validTenant(from.tenant) {
+		reason := fmt.Sprintf("tenant %q does not match [A-Za-z0-9_-]{1,%d}", logs.Clip(from.tenant), maxTenant)
+		from.tenant = ""
+		return from, &decode.Error{Reason: reason}
+	}
+	if len(key) > maxKey {
+		return from, &decode.Error{Reason: fmt.Sprintf("the idempotency key has %d bytes, at most %d are taken", len(key), maxKey)}
+	}
+	return from, nil
+}
+
+// joined is the value of a header. One that was given more than once becomes a list, as HTTP has it (RFC 9110,
+// section 5.3), and is refused for what it is: no tenant's name has a comma.
+func joined(values []string) string { return strings.Join(values, ",") }
+
+// validTenant tells whether a name is fit to be one token of a NATS subject.
+func validTenant(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		if c != '_' && c != '-' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxTenant
+}
