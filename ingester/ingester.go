@@ -1,0 +1,231 @@
+// Package ingester lands the WAL in ClickHouse. An ingester owns some of the shards; for each it gathers
+// records in order into a batch, records the batch's range as its intent, inserts it, and acknowledges the
+// WAL once ClickHouse has confirmed. The ingesters share the shards out among themselves.
+package ingester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/casteloig/logthra/shared/store"
+	"github.com/casteloig/logthra/shared/wal"
+)
+
+// Config is how an ingester gathers and flushes.
+type Config struct {
+	ID            string        // unique among the ingesters, and never used again
+	GRPC          string        // address of its IngesterService, for the others to see
+	FlushInterval time.Duration // a batch ends so long after its first record came,
+	FlushRows     int           // or with so many rows,
+	FlushBytes    int           // or with so many bytes of memory, whichever is first
+	BufferBytes   int64         // most bytes of memory of all batches together
+	ReplayWindow  time.Duration // how long records that have landed stay in the WAL
+	OwnerTimeout  time.Duration // after so long without a heartbeat an ingester's shards are taken over
+	DrainTimeout  time.Duration // most time that a shard gets to flush before it is handed back
+}
+
+// Ingester owns shards and lands them. Run it once.
+type Ingester struct {
+	cfg     Config
+	wal     *wal.WAL
+	store   *store.Store
+	budget  *semaphore.Weighted // of cfg.BufferBytes
+	metrics *Metrics
+	log     *slog.Logger
+	started time.Time
+
+	mu       sync.Mutex
+	shards   map[int]*shard // those that run
+	draining bool
+	drained  chan struct{} // closed when draining and no shard runs any more
+	running  sync.WaitGroup
+}
+
+// New returns an ingester that is not running yet.
+func New(cfg Config, w *wal.WAL, s *store.Store, m *Metrics, log *slog.Logger) *Ingester {
+	m.registry.MustRegister(backlog{w})
+	return &Ingester{
+		cfg: cfg, wal: w, store: s, metrics: m, log: log, started: time.Now(),
+		budget: semaphore.NewWeighted(cfg.BufferBytes),
+		shards: map[int]*shard{}, drained: make(chan struct{}),
+	}
+}
+
+// Run owns and lands shards until ctx ends, or Drain is called. Then it flushes what it has gathered,
+// acknowledges, hands its shards back and returns; what takes longer than the drain timeout is handed back
+// unflushed, for the next owner to land. It returns an error only where it could not begin.
+func (in *Ingester) Run(ctx context.Context) error {
+	members, err := in.wal.Join(ctx, in.cfg.ID, wal.Member{Started: in.started, GRPC: in.cfg.GRPC}, in.cfg.OwnerTimeout)
+	if err != nil {
+		return fmt.Errorf("joining the ingesters: %w", err)
+	}
+	ticker := time.NewTicker(in.cfg.OwnerTimeout / 10)
+	defer ticker.Stop()
+	for {
+		in.balance(ctx, members)
+		select {
+		case <-ticker.C:
+			continue
+		case <-in.drained:
+		case <-ctx.Done():
+		}
+		break
+	}
+	in.drain()
+	// Shards that are handed back are claimed by those that are left: they have to know who that is.
+	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), wal.DefaultTimeout)
+	defer cancel()
+	in.running.Wait()
+	if err := members.Leave(leave); err != nil {
+		in.log.Warn("the other ingesters could not be told that this one leaves", "error", err)
+	}
+	if ctx.Err() == nil { // drained by a call: stay, idle
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// balance brings the number of shards that this ingester owns to its share.
+func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
+	in.mu.Lock()
+	if in.draining {
+		in.mu.Unlock()
+		return
+	}
+	share := fairShare(in.wal.Shards(), members.Live(), in.cfg.ID)
+	var staying []int
+	for n, s := range in.shards {
+		if !s.isStopping() {
+			staying = append(staying, n)
+		}
+	}
+	slices.Sort(staying)
+	for len(staying) > share {
+		last := len(staying) - 1
+		in.shards[staying[last]].stop()
+		staying = staying[:last]
+	}
+	owned := maps.Clone(in.shards)
+	in.mu.Unlock()
+
+	for n := 0; n < in.wal.Shards() && len(staying) < share && ctx.Err() == nil; n++ {
+		if owned[n] != nil {
+			continue
+		}
+		lease, err := in.wal.Claim(ctx, n, in.cfg.ID, members.IsLive)
+		if errors.Is(err, wal.ErrOwned) {
+			continue
+		}
+		if err != nil {
+			in.log.Warn("claiming a shard failed; it is tried again", "shard", n, "error", err)
+			return
+		}
+		in.start(ctx, n, lease)
+		staying = append(staying, n)
+	}
+}
+
+// fairShare is how many of the shards the ingester with this id is to own: all have the same number, but
+// that the first in order have one more where it does not divide evenly.
+func fairShare(shards int, live []string, id string) int {
+	share := shards / len(live)
+	if slices.Index(live, id) < shards%len(live) {
+		share++
+	}
+	return share
+}
+
+// start runs a shard that was claimed.
+func (in *Ingester) start(ctx context.Context, number int, lease *wal.Lease) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s := newShard(in, number, lease)
+	in.shards[number] = s
+	in.running.Go(func() {
+		s.run(context.WithoutCancel(ctx))
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		delete(in.shards, number)
+		in.checkDrained()
+	})
+	if in.draining { // while it was being claimed
+		s.stop()
+	}
+}
+
+// drain stops all shards and takes no new ones.
+func (in *Ingester) drain() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.draining = true
+	for _, s := range in.shards {
+		s.stop()
+	}
+	in.checkDrained()
+}
+
+// checkDrained needs mu.
+func (in *Ingester) checkDrained() {
+	if !in.draining || len(in.shards) > 0 {
+		return
+	}
+	select {
+	case <-in.drained:
+	default:
+		close(in.drained)
+	}
+}
+
+// Drain flushes, hands all shards back and takes no new ones; it returns how many rows landed on the way. It
+// returns before that where ctx ends, and draining goes on.
+func (in *Ingester) Drain(ctx context.Context) (rows uint64, err error) {
+	before := in.metrics.landed.Load()
+	in.drain()
+	select {
+	case <-in.drained:
+		return in.metrics.landed.Load() - before, nil
+	case <-ctx.Done():
+		return in.metrics.landed.Load() - before, ctx.Err()
+	}
+}
+
+// Flush lands all that the WAL held of this ingester's shards when it was called, and returns how many rows
+// landed on the way. Where ctx ends before that, landing goes on.
+func (in *Ingester) Flush(ctx context.Context) (rows uint64, err error) {
+	before := in.metrics.landed.Load()
+	in.mu.Lock()
+	owned := slices.Collect(maps.Values(in.shards))
+	in.mu.Unlock()
+	targets := make([]uint64, len(owned))
+	for i, s := range owned {
+		if targets[i], err = in.wal.Last(ctx, s.number); err != nil {
+			return 0, err
+		}
+		s.flush(targets[i])
+	}
+	for i, s := range owned {
+		if err := s.awaitLanded(ctx, targets[i]); err != nil {
+			return in.metrics.landed.Load() - before, err
+		}
+	}
+	return in.metrics.landed.Load() - before, nil
+}
+
+// Ready returns an error that says what is wrong while this ingester can't land anything.
+func (in *Ingester) Ready(ctx context.Context) error {
+	in.mu.Lock()
+	draining := in.draining
+	in.mu.Unlock()
+	if draining {
+		return errors.New("draining")
+	}
+	return errors.Join(in.wal.Ready(ctx), in.store.Ready(ctx))
+}
