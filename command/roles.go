@@ -1,0 +1,246 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/casteloig/logthra/shared/config"
+)
+
+// readyTimeout bounds how long a role looks when it is asked whether it is ready.
+const readyTimeout = 2 * time.Second
+
+// storeSlack is how many bytes the embedded JetStream may hold beside the WAL: positions and dead letters.
+const storeSlack = 2 << 30
+
+type runCommand struct {
+	config.Data             `embed:"" group:"Engines:"`
+	config.NATS             `embed:"" group:"Engines:"`
+	config.NATSServer       `embed:"" group:"Engines:"`
+	config.ClickHouse       `embed:"" group:"Engines:"`
+	config.ClickHouseServer `embed:"" group:"Engines:"`
+	config.WAL              `embed:"" group:"WAL:"`
+	config.Gateway          `embed:"" group:"Gateway:"`
+	config.Ingester         `embed:"" group:"Ingester:"`
+	config.Drain            `embed:""`
+}
+
+// Run runs everything.
+func (c *runCommand) Run(env *environment) error { return env.run(c.DrainTimeout, c.start) }
+
+func (c *runCommand) start(p *process) error {
+	if err := p.lock(c.DataDir); err != nil {
+		return err
+	}
+	removeAddresses(c.DataDir) // those of a process that was killed
+	p.onStop(func(context.Context) { removeAddresses(c.DataDir) })
+	if err := c.reserve(); err != nil {
+		return err
+	}
+	var err error
+	dsn := c.ClickHouseDSN
+	if dsn != "" {
+		err = p.useClickHouse(dsn)
+	} else {
+		dsn, err = p.startClickHouse(c.DataDir, c.ClickHouseServer)
+	}
+	if err != nil {
+		return err
+	}
+	if c.NATSURL != "" {
+		err = p.useNATS(c.NATSURL)
+	} else {
+		err = p.startNATS(c.DataDir, c.NATSServer, int64(c.WALMaxBytes)+storeSlack)
+	}
+	if err != nil {
+		return err
+	}
+	w, err := p.openWAL("ingester", c.WAL)
+	if err != nil {
+		return err
+	}
+	s, err := p.openStore(dsn, w.Shards())
+	if err != nil {
+		return err
+	}
+	migrated, err := p.startIngester(c.Ingester, c.Drain, w, s, c.Retention)
+	if err != nil {
+		return err
+	}
+	// A connection of its own, so that what is read does not hold up what is pushed.
+	c.WAL.Shards = w.Shards()
+	if w, err = p.openWAL("gateway", c.WAL); err != nil {
+		return err
+	}
+	if err := p.startGateway(c.Gateway, w); err != nil {
+		return err
+	}
+	if err := p.writeAddresses(c.DataDir); err != nil {
+		return err
+	}
+	if err := p.await(migrated); err != nil { // meanwhile pushes are taken
+		return err
+	}
+	p.ready()
+	fmt.Print(welcome(p.addresses(), c.FlushInterval))
+	return nil
+}
+
+// reserve fails where a server's address is taken: better now than after ClickHouse was fetched and has started.
+func (c *runCommand) reserve() error {
+	for _, server := range []struct{ flag, address string }{
+		{"--http-listen", c.HTTPListen},
+		{"--grpc-listen", c.GRPCListen},
+		{"--ingester-listen", c.IngesterListen},
+		{"--ingester-http-listen", c.IngesterHTTPListen},
+	} {
+		listener, err := listen(server.flag, server.address)
+		if err != nil {
+			return err
+		}
+		_ = listener.Close()
+	}
+	return nil
+}
+
+// welcome says what to do next. Its commands can be copied as they are.
+func welcome(at map[string]string, flush time.Duration) string {
+	const (
+		line = `{"streams":[{"stream":{"app":"hello"},"values":[["","it works"]]}]}` // an empty time is now
+		sql  = "SELECT timestamp, labels['app'] AS app, msg FROM logs.log WHERE tenant_id = 'demo' ORDER BY timestamp DESC LIMIT 10"
+	)
+	var b strings.Builder
+	web := "http://" + local(at["http"])
+	b.WriteString("\nLogthra is ready.\n\n")
+	fmt.Fprintf(&b, "  Push    %s/api/push, or as to Loki: /loki/api/v1/push\n          %s, gRPC\n", web, local(at["grpc"]))
+	query := at["clickhouse-http"]
+	if query != "" {
+		fmt.Fprintf(&b, "  Query   http://%s, SQL over HTTP\n          %s, ClickHouse's native protocol\n", local(query), local(at["clickhouse"]))
+	}
+	fmt.Fprintf(&b, "\nPush a line:\n\n  curl -i %s/api/push -H 'tenant-id: demo' -d '%s'\n\n", web, line)
+	if query != "" {
+		fmt.Fprintf(&b, "See it, once it is flushed (%s at most):\n\n  curl http://%s -d \"%s FORMAT PrettyCompact\"\n\n", short(flush), local(query), sql)
+	} else {
+		fmt.Fprintf(&b, "See it in your ClickHouse, once it is flushed (%s at most):\n\n  %s\n\n", short(flush), sql)
+	}
+	return b.String()
+}
+
+// local is where an address that is listened on is reached from this machine.
+func local(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !net.ParseIP(host).IsUnspecified() {
+		return address
+	}
+	return net.JoinHostPort("127.0.0.1", port)
+}
+
+type gatewayCommand struct {
+	config.NATS    `embed:"" group:"Engines:"`
+	config.WAL     `embed:"" group:"WAL:"`
+	config.Gateway `embed:"" group:"Gateway:"`
+	config.Drain   `embed:""`
+}
+
+// Run runs a gateway.
+func (c *gatewayCommand) Run(env *environment) error {
+	if c.NATSURL == "" {
+		return errors.New("a gateway needs --nats-url (logthra nats runs one; logthra alone runs everything)")
+	}
+	return env.run(c.DrainTimeout, func(p *process) error {
+		if err := p.useNATS(c.NATSURL); err != nil {
+			return err
+		}
+		w, err := p.openWAL("gateway", c.WAL)
+		if err != nil {
+			return err
+		}
+		if err := p.startGateway(c.Gateway, w); err != nil {
+			return err
+		}
+		p.ready()
+		return nil
+	})
+}
+
+type ingesterCommand struct {
+	config.NATS       `embed:"" group:"Engines:"`
+	config.ClickHouse `embed:"" group:"Engines:"`
+	config.WAL        `embed:"" group:"WAL:"`
+	config.Ingester   `embed:"" group:"Ingester:"`
+	config.Drain      `embed:""`
+}
+
+// Run runs an ingester.
+func (c *ingesterCommand) Run(env *environment) error {
+	if c.NATSURL == "" || c.ClickHouseDSN == "" {
+		return errors.New("an ingester needs --nats-url and --clickhouse-dsn (logthra nats and logthra clickhouse run them; logthra alone runs everything)")
+	}
+	return env.run(c.DrainTimeout, func(p *process) error {
+		if err := p.useClickHouse(c.ClickHouseDSN); err != nil {
+			return err
+		}
+		if err := p.useNATS(c.NATSURL); err != nil {
+			return err
+		}
+		w, err := p.openWAL("ingester", c.WAL)
+		if err != nil {
+			return err
+		}
+		s, err := p.openStore(c.ClickHouseDSN, w.Shards())
+		if err != nil {
+			return err
+		}
+		migrated, err := p.startIngester(c.Ingester, c.Drain, w, s, c.Retention)
+		if err != nil {
+			return err
+		}
+		if err := p.await(migrated); err != nil {
+			return err
+		}
+		p.ready()
+		return nil
+	})
+}
+
+// engineStop is how long an engine that runs alone gets to end.
+const engineStop = 10 * time.Second
+
+type natsCommand struct {
+	config.Data       `embed:""`
+	config.NATSServer `embed:""`
+	MaxStore          config.Bytes `default:"12GiB" placeholder:"SIZE" help:"Most bytes of all streams; more than --wal-max-bytes of the roles."`
+}
+
+// Run runs NATS alone.
+func (c *natsCommand) Run(env *environment) error {
+	return env.run(engineStop, func(p *process) error {
+		if err := p.startNATS(c.DataDir, c.NATSServer, int64(c.MaxStore)); err != nil {
+			return err
+		}
+		p.ready(slog.String("nats_url", "nats://"+p.natsName))
+		return nil
+	})
+}
+
+type clickhouseCommand struct {
+	config.Data             `embed:""`
+	config.ClickHouseServer `embed:""`
+}
+
+// Run runs ClickHouse alone.
+func (c *clickhouseCommand) Run(env *environment) error {
+	return env.run(engineStop, func(p *process) error {
+		dsn, err := p.startClickHouse(c.DataDir, c.ClickHouseServer)
+		if err != nil {
+			return err
+		}
+		p.ready(slog.String("clickhouse_dsn", dsn))
+		return nil
+	})
+}
