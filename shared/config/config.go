@@ -125,7 +125,7 @@ type Ingester struct {
 	FlushBytes         Bytes         `default:"64MiB" placeholder:"SIZE" help:"Most bytes of a batch, in memory; it is inserted with them."`
 	BufferBytes        Bytes         `default:"256MiB" placeholder:"SIZE" help:"Most memory of all batches together."`
 	ReplayWindow       time.Duration `default:"72h" placeholder:"DURATION" help:"How long records that have landed stay replayable; less where the WAL needs the room."`
-	OwnerTimeout       time.Duration `default:"10s" placeholder:"DURATION" help:"Time without a heartbeat after which the others take an ingester's shards over."`
+	OwnerTimeout       time.Duration `default:"10s" placeholder:"DURATION" help:"Time within which the others take over the shards of an ingester that is killed, frozen or cut off."`
 }
 
 // Validate is called by the command line's parser.

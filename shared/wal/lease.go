@@ -2,13 +2,10 @@ package wal
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 var (
@@ -30,6 +27,7 @@ type Range struct {
 // it is a compare-and-set.
 type Position struct {
 	Owner  string `json:"owner,omitempty"`  // empty: free
+	Claim  string `json:"claim,omitempty"`  // of this ownership; no other, of the same owner either, has the same
 	Landed uint64 `json:"landed"`           // all records up to this sequence are in ClickHouse
 	Intent *Range `json:"intent,omitempty"` // the batch that may be there, or not, or in part
 }
@@ -41,60 +39,49 @@ type Position struct {
 // its Token, then Land it. Whoever claims the shard after a crash finds the intent in Position, and repeats
 // that very insert before anything else; ClickHouse drops it if it had landed.
 type Lease struct {
-	wal   *WAL
-	shard int
-
-	mu       sync.Mutex
-	position Position
-	revision uint64 // of position in the bucket
+	shard    int
+	position document[Position]
 }
+
+func (p Position) holder() string { return p.Claim }
 
 // Position reads a shard's position. A shard that nobody ever owned is at zero.
 func (w *WAL) Position(ctx context.Context, shard int) (Position, error) {
-	p, _, err := w.position(ctx, shard)
-	return p, err
+	l := w.lease(shard)
+	err := l.position.load(ctx)
+	return l.position.get(), err
 }
 
-func (w *WAL) position(ctx context.Context, shard int) (p Position, revision uint64, err error) {
-	entry, err := w.kv.Get(ctx, shardKey(shard))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return Position{}, 0, nil
-	}
-	if err != nil {
-		return p, 0, fmt.Errorf("position of shard %d: %w", shard, explain(err))
-	}
-	if err := json.Unmarshal(entry.Value(), &p); err != nil {
-		return p, 0, fmt.Errorf("position of shard %d: key %s of bucket %s: %w", shard, shardKey(shard), Bucket, err)
-	}
-	return p, entry.Revision(), nil
+// lease is one that has not claimed the shard yet.
+func (w *WAL) lease(shard int) *Lease {
+	return &Lease{shard: shard, position: document[Position]{
+		kv: w.kv, key: "shard." + strconv.Itoa(shard), what: fmt.Sprintf("position of shard %d", shard),
+		mine: rand.Text(), lost: ErrFenced,
+	}}
 }
 
 // Claim makes owner the owner of a shard that is free, or whose owner is not live any more. Otherwise it
 // returns ErrOwned, also where another ingester was quicker.
 func (w *WAL) Claim(ctx context.Context, shard int, owner string, live func(owner string) bool) (*Lease, error) {
-	p, revision, err := w.position(ctx, shard)
-	if err != nil {
+	l := w.lease(shard)
+	if err := l.position.load(ctx); err != nil {
 		return nil, err
 	}
-	if p.Owner != "" && p.Owner != owner && live(p.Owner) {
+	if p := l.Position(); p.Owner != "" && p.Owner != owner && live(p.Owner) {
 		return nil, ErrOwned
 	}
-	l := &Lease{wal: w, shard: shard, position: p, revision: revision}
-	p.Owner = owner
-	if err := l.set(ctx, p); errors.Is(err, ErrFenced) {
+	err := l.position.change(ctx, func(p *Position) { p.Owner, p.Claim = owner, l.position.mine })
+	if errors.Is(err, ErrFenced) {
 		return nil, ErrOwned
-	} else if err != nil {
+	}
+	if err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
 // Position is the shard's position, as this lease has left it.
-func (l *Lease) Position() Position {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.position
-}
+func (l *Lease) Position() Position { return l.position.get() }
 
 // Token is what an insert of the range carries, so that ClickHouse drops a second one. It is the same for
 // all owners.
@@ -104,23 +91,18 @@ func (l *Lease) Token(r Range) string {
 
 // Intend records the range that is going to be inserted.
 func (l *Lease) Intend(ctx context.Context, r Range) error {
-	p := l.Position()
-	p.Intent = &r
-	return l.set(ctx, p)
+	return l.position.change(ctx, func(p *Position) { p.Intent = &r })
 }
 
 // Land acknowledges all records up to the sequence: they are in ClickHouse.
 func (l *Lease) Land(ctx context.Context, last uint64) error {
-	p := l.Position()
-	p.Landed, p.Intent = last, nil
-	return l.set(ctx, p)
+	return l.position.change(ctx, func(p *Position) { p.Landed, p.Intent = last, nil })
 }
 
 // Check returns ErrFenced if the shard was taken over. It is for a caller that waits; every write of the lease
 // finds that out by itself.
 func (l *Lease) Check(ctx context.Context) error {
-	now, err := l.wal.Position(ctx, l.shard)
-	if err == nil && now.Owner != l.Position().Owner {
+	if err := l.position.check(ctx); errors.Is(err, ErrFenced) {
 		return ErrFenced
 	}
 	return nil
@@ -128,36 +110,5 @@ func (l *Lease) Check(ctx context.Context) error {
 
 // Release gives the shard back, so that another ingester can claim it at once.
 func (l *Lease) Release(ctx context.Context) error {
-	p := l.Position()
-	p.Owner = ""
-	return l.set(ctx, p)
+	return l.position.change(ctx, func(p *Position) { p.Owner, p.Claim = "", "" })
 }
-
-// set writes the position if it is still as this lease left it. A write whose answer was lost is recognized
-// by what it wrote.
-func (l *Lease) set(ctx context.Context, p Position) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	value, err := json.Marshal(p)
-	if err != nil {
-		return fmt.Errorf("position of shard %d: %w", l.shard, err)
-	}
-	revision, err := l.wal.kv.Update(ctx, shardKey(l.shard), value, l.revision)
-	if wrongLastSequence(err) {
-		entry, getErr := l.wal.kv.Get(ctx, shardKey(l.shard))
-		if getErr != nil {
-			return fmt.Errorf("position of shard %d: %w", l.shard, explain(getErr))
-		}
-		if entry.Revision() <= l.revision || string(entry.Value()) != string(value) {
-			return ErrFenced
-		}
-		revision, err = entry.Revision(), nil
-	}
-	if err != nil {
-		return fmt.Errorf("position of shard %d: %w", l.shard, explain(err))
-	}
-	l.position, l.revision = p, revision
-	return nil
-}
-
-func shardKey(shard int) string { return "shard." + strconv.Itoa(shard) }

@@ -15,11 +15,15 @@ import (
 
 const memberPrefix = "ingester."
 
-// heartbeats is how many heartbeats a member sends in the time after which it counts as gone.
-const heartbeats = 4
-
-// forgotten is after how many times that time the key of a member that is gone is deleted.
-const forgotten = 10
+// The timeout of a membership is the time within which another ingester owns the shards of one that was killed, frozen or
+// cut off. In parts of it:
+const (
+	beatEvery  = 10   // a heartbeat comes every tenth
+	deafAfter  = 0.3  // without its own heartbeat for so much a member is deaf: it can't tell who is gone
+	listenAnew = 0.5  // deaf for so much, it watches the heartbeats anew
+	goneAfter  = 0.75 // without a heartbeat for so much a member is gone: what is left is for claiming its shards
+	forgotten  = 10   // of one that is gone for so much the key is deleted
+)
 
 // Member is what an ingester tells the others of itself.
 type Member struct {
@@ -30,6 +34,9 @@ type Member struct {
 
 // Membership is one ingester's place among the live ones. Who is live is told by the time since a member's
 // last heartbeat arrived here, by this process's own clock: clocks of different machines are never compared.
+//
+// A member hears its own heartbeats, too, the way that it hears those of the others. While it does not, because it was
+// frozen, cut off, or NATS was away, it could not have heard the others either: that time is held against none of them.
 type Membership struct {
 	wal     *WAL
 	id      string
@@ -37,20 +44,21 @@ type Membership struct {
 	timeout time.Duration
 	log     *slog.Logger
 
-	mu        sync.Mutex
-	seen      map[string]time.Time // when a member's last heartbeat arrived
-	recovered time.Time            // when this process's own heartbeats last got through again
+	mu   sync.Mutex
+	seen map[string]time.Time // when the last heartbeat of another arrived; the time that this one was deaf does not count
+	echo time.Time            // when this one's own last heartbeat arrived
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// Join makes the ingester with this id a member, and keeps it one until Leave. A member that has not been
-// heard of for the timeout counts as gone.
+// Join makes the ingester with this id a member, and keeps it one until Leave. Once it is killed, frozen or cut off, it
+// counts as gone after 3/4 of the timeout. Others that look every tenth of it who is live, and claim, thus own its shards
+// before the timeout is over, and on a busy machine some heartbeats may come late without harm.
 func (w *WAL) Join(ctx context.Context, id string, self Member, timeout time.Duration) (*Membership, error) {
 	m := &Membership{
 		wal: w, id: id, self: self, timeout: timeout, log: w.log,
-		seen: map[string]time.Time{}, recovered: time.Now(),
+		seen: map[string]time.Time{}, echo: time.Now(),
 	}
 	if err := m.beat(ctx, DefaultTimeout); err != nil {
 		return nil, err
@@ -67,7 +75,7 @@ func (w *WAL) Join(ctx context.Context, id string, self Member, timeout time.Dur
 		}
 		m.update(entry)
 	}
-	m.done.Go(func() { m.watch(ctx, watcher) })
+	m.done.Go(func() { m.listen(ctx, watcher) })
 	m.done.Go(func() { m.keepBeating(ctx) })
 	return m, nil
 }
@@ -85,7 +93,7 @@ func (m *Membership) Live() []string {
 	defer m.mu.Unlock()
 	live := []string{m.id}
 	for id := range m.seen {
-		if id != m.id && m.live(id) {
+		if id != m.id && m.silence(id) < m.part(goneAfter) {
 			live = append(live, id)
 		}
 	}
@@ -97,48 +105,80 @@ func (m *Membership) Live() []string {
 func (m *Membership) IsLive(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return id == m.id || m.live(id)
+	_, ok := m.seen[id]
+	return id == m.id || ok && m.silence(id) < m.part(goneAfter)
 }
 
-// live needs mu. While this process heard nobody because it was cut off itself, nobody else was gone.
-func (m *Membership) live(id string) bool {
-	seen, ok := m.seen[id]
-	if seen.Before(m.recovered) {
-		seen = m.recovered
+// silence is for how long a member could have been heard, and was not. It needs mu.
+func (m *Membership) silence(id string) time.Duration {
+	if time.Since(m.echo) > m.part(deafAfter) {
+		return 0
 	}
-	return ok && time.Since(seen) < m.timeout
+	return time.Since(m.seen[id])
 }
 
-func (m *Membership) watch(ctx context.Context, watcher jetstream.KeyWatcher) {
-	defer func() { _ = watcher.Stop() }()
+func (m *Membership) part(of float64) time.Duration { return time.Duration(of * float64(m.timeout)) }
+
+// listen hears the heartbeats. Where it is deaf for long it watches anew: after a restart of NATS the client would find out
+// only after some 20 s that its watcher is gone.
+func (m *Membership) listen(ctx context.Context, watcher jetstream.KeyWatcher) {
+	look := time.NewTicker(m.timeout / beatEvery)
+	defer look.Stop()
+	began := time.Now()
 	for {
 		select {
 		case entry, ok := <-watcher.Updates():
-			if !ok {
-				return
-			}
-			if entry != nil {
+			if ok && entry != nil {
 				m.update(entry)
 			}
+			if ok {
+				continue
+			}
+			<-look.C // NATS closed it
+		case <-look.C:
+			m.mu.Lock()
+			deaf := min(time.Since(m.echo), time.Since(began))
+			m.mu.Unlock()
+			if deaf < m.part(listenAnew) {
+				continue
+			}
 		case <-ctx.Done():
+			_ = watcher.Stop()
 			return
+		}
+		again, err := m.wal.kv.Watch(ctx, memberPrefix+"*", jetstream.UpdatesOnly())
+		if err == nil {
+			_ = watcher.Stop()
+			watcher, began = again, time.Now()
 		}
 	}
 }
 
 func (m *Membership) update(entry jetstream.KeyValueEntry) {
 	id := strings.TrimPrefix(entry.Key(), memberPrefix)
+	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if entry.Operation() == jetstream.KeyValuePut {
-		m.seen[id] = time.Now()
-	} else {
+	switch {
+	case entry.Operation() != jetstream.KeyValuePut:
 		delete(m.seen, id)
+	case id == m.id:
+		if deaf := now.Sub(m.echo); deaf > m.part(deafAfter) {
+			for other, seen := range m.seen {
+				if seen = seen.Add(deaf); seen.After(now) { // it was heard since
+					seen = now
+				}
+				m.seen[other] = seen
+			}
+		}
+		m.echo = now
+	default:
+		m.seen[id] = now
 	}
 }
 
 func (m *Membership) keepBeating(ctx context.Context) {
-	ticker := time.NewTicker(m.timeout / heartbeats)
+	ticker := time.NewTicker(m.timeout / beatEvery)
 	defer ticker.Stop()
 	healthy := true
 	for {
@@ -147,16 +187,12 @@ func (m *Membership) keepBeating(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		err := m.beat(ctx, m.timeout/heartbeats)
-		switch {
-		case ctx.Err() != nil:
+		err := m.beat(ctx, m.part(deafAfter))
+		if ctx.Err() != nil {
 			return
-		case err != nil && healthy:
+		}
+		if err != nil && healthy {
 			m.log.Warn("this ingester's heartbeat does not get through; others may take its shards over", "error", err)
-		case err == nil && !healthy:
-			m.mu.Lock()
-			m.recovered = time.Now()
-			m.mu.Unlock()
 		}
 		healthy = err == nil
 		m.forget(ctx)
@@ -177,12 +213,12 @@ func (m *Membership) beat(ctx context.Context, timeout time.Duration) error {
 	return nil
 }
 
-// forget deletes the keys of members that have been gone for long.
+// forget deletes the keys of members that are gone for long.
 func (m *Membership) forget(ctx context.Context) {
 	var gone []string
 	m.mu.Lock()
-	for id, seen := range m.seen {
-		if id != m.id && time.Since(seen) > forgotten*m.timeout {
+	for id := range m.seen {
+		if m.silence(id) > forgotten*m.timeout {
 			gone = append(gone, id)
 		}
 	}

@@ -101,7 +101,7 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 		digest = hex.EncodeToString(sum[:])
 		msg.Header[headerContent] = []string{digest}
 	}
-	if size, limit := int64(msg.Size()), w.nc.MaxPayload(); size > limit {
+	if size, limit := int64(msg.Size())+deadLetterHeaders, w.nc.MaxPayload(); size > limit { // it may have to be put aside
 		return Ack{}, &TooLargeError{size, limit}
 	}
 	ack, err := w.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(StreamName(shard)))
@@ -153,12 +153,11 @@ func (w *WAL) sameContent(ctx context.Context, shard int, seq uint64, digest str
 
 // publishError classes what JetStream answered.
 func publishError(err error, msg *nats.Msg, limit int64) error {
-	const streamStoreFailed, resourcesExceeded = 10077, 10047
 	var api *jetstream.APIError
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, jetstream.ErrStreamMessageExceedsMaximum):
 		return &TooLargeError{int64(msg.Size()), limit}
-	case errors.As(err, &api) && (api.ErrorCode == streamStoreFailed || api.ErrorCode == resourcesExceeded):
+	case errors.As(err, &api) && (api.ErrorCode == errCodeStoreFailed || api.ErrorCode == errCodeStorageExceeded):
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, explain(err))

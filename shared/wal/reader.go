@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/casteloig/logthra/shared/logs"
@@ -26,7 +28,12 @@ type Record struct {
 	Sequence uint64
 	Tenant   string
 	Time     time.Time // when JetStream took it
-	msg      jetstream.Msg
+	header   nats.Header
+	data     []byte
+}
+
+func newRecord(shard int, m *jetstream.RawStreamMsg) Record {
+	return Record{Shard: shard, Sequence: m.Sequence, Tenant: tenantOf(m.Subject), Time: m.Time, header: m.Header, data: m.Data}
 }
 
 // UndecodableError is returned for a record that this program can't read. It will not get better by reading
@@ -37,27 +44,26 @@ func (e *UndecodableError) Error() string { return "undecodable record: " + e.Re
 func (e *UndecodableError) Unwrap() error { return e.Reason }
 
 // Size is the number of bytes of the record's body, as the WAL stores it.
-func (r *Record) Size() int { return len(r.msg.Data()) }
+func (r *Record) Size() int { return len(r.data) }
 
 // Decode reads the record into b, using scratch for what it decompresses to, and returns scratch, grown if
 // it was too small. The batch points into scratch and is good until the next use of it. The error, if any,
 // is an *UndecodableError.
 func (r *Record) Decode(b *logs.Batch, scratch []byte) ([]byte, error) {
-	header := r.msg.Headers()
-	if v := header.Get(headerVersion); v != version1 {
+	if v := r.header.Get(headerVersion); v != version1 {
 		return scratch, &UndecodableError{fmt.Errorf("version %q is not one that this program reads (%s)", v, version1)}
 	}
-	if e := header.Get(headerEncoding); e != encodingS2 {
+	if e := r.header.Get(headerEncoding); e != encodingS2 {
 		return scratch, &UndecodableError{fmt.Errorf("encoding %q is not one that this program reads (%s)", e, encodingS2)}
 	}
-	size, err := s2.DecodedLen(r.msg.Data())
+	size, err := s2.DecodedLen(r.data)
 	if err != nil {
 		return scratch, &UndecodableError{err}
 	}
 	if size > maxRecordBytes {
 		return scratch, &UndecodableError{fmt.Errorf("%d bytes decompressed, at most %d are read", size, maxRecordBytes)}
 	}
-	raw, err := s2.Decode(scratch[:cap(scratch)], r.msg.Data())
+	raw, err := s2.Decode(scratch[:cap(scratch)], r.data)
 	if err != nil {
 		return scratch, &UndecodableError{err}
 	}
@@ -132,7 +138,8 @@ func (r *Reader) run(ctx context.Context, shard int, from uint64) {
 			continue
 		}
 		record := Record{
-			Shard: shard, Sequence: meta.Sequence.Stream, Tenant: tenantOf(msg.Subject()), Time: meta.Timestamp, msg: msg,
+			Shard: shard, Sequence: meta.Sequence.Stream, Tenant: tenantOf(msg.Subject()), Time: meta.Timestamp,
+			header: msg.Headers(), data: msg.Data(),
 		}
 		select {
 		case r.records <- record:
@@ -147,4 +154,21 @@ func (r *Reader) run(ctx context.Context, shard int, from uint64) {
 func tenantOf(subject string) string {
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(subject, SubjectPrefix), ".")
 	return tenant
+}
+
+// checkTenant refuses what can't be one token of a subject, and would match others where it is used as a filter.
+func checkTenant(tenant string) error {
+	if tenant == "" || strings.ContainsAny(tenant, ".*> \t\r\n") {
+		return fmt.Errorf("%q can't be a tenant", tenant)
+	}
+	return nil
+}
+
+// entriesOf is how many entries a record says that it has, -1 if it does not say.
+func entriesOf(header nats.Header) int {
+	n, err := strconv.Atoi(header.Get(headerEntries))
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
 }

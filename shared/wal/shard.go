@@ -64,7 +64,11 @@ func (w *WAL) Last(ctx context.Context, shard int) (uint64, error) {
 
 // info asks the server about the stream of a shard.
 func (w *WAL) info(ctx context.Context, shard int) (*jetstream.StreamInfo, error) {
-	info, err := w.shards[shard].Info(ctx)
+	stream, err := w.shard(shard)
+	if err != nil {
+		return nil, err
+	}
+	info, err := stream.Info(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("state of %s: %w", StreamName(shard), explain(err))
 	}
@@ -79,27 +83,36 @@ const (
 	trimTo    = 0.7
 )
 
-// Trim deletes the records of a shard that have landed and are older than the window, or whose room is
-// needed. A record after landed is never deleted.
+// Trim deletes the records of a shard that have landed and are older than the window, or whose room is needed. A
+// record after landed is never deleted, nor is one of the stream's duplicate window: JetStream recognizes a push that is
+// repeated after a restart by what the stream still holds.
 func (w *WAL) Trim(ctx context.Context, shard int, landed uint64, window time.Duration) error {
 	stream, err := w.info(ctx, shard)
 	if err != nil {
 		return fmt.Errorf("trimming: %w", err)
 	}
 	state := stream.State
-	if state.Msgs == 0 || landed < state.FirstSeq {
+	recent := stream.TimeStamp.Add(-stream.Config.Duplicates) // by the clock that the records have their time from
+	if state.Msgs == 0 || landed < state.FirstSeq || !state.FirstTime.Before(recent) {
 		return nil
 	}
 	keep := state.FirstSeq // the first record that stays
 	if full, most := float64(state.Bytes), float64(stream.Config.MaxBytes); most > 0 && full > trimAbove*most {
 		keep += uint64((full - trimTo*most) / full * float64(state.Msgs))
 	}
-	if horizon := time.Now().Add(-window); state.FirstTime.Before(horizon) {
-		old, err := w.firstSince(ctx, shard, state.LastSeq, horizon)
+	if horizon := stream.TimeStamp.Add(-window); state.FirstTime.Before(horizon) {
+		old, err := w.firstSince(ctx, shard, horizon)
 		if err != nil {
-			return fmt.Errorf("trimming %s: %w", StreamName(shard), explain(err))
+			return fmt.Errorf("trimming: %w", err)
 		}
 		keep = max(keep, old)
+	}
+	if keep > state.FirstSeq {
+		young, err := w.firstSince(ctx, shard, recent)
+		if err != nil {
+			return fmt.Errorf("trimming: %w", err)
+		}
+		keep = min(keep, young)
 	}
 	if keep = min(keep, landed+1); keep <= state.FirstSeq {
 		return nil
@@ -108,25 +121,4 @@ func (w *WAL) Trim(ctx context.Context, shard int, landed uint64, window time.Du
 		return fmt.Errorf("trimming %s below %d: %w", StreamName(shard), keep, explain(err))
 	}
 	return nil
-}
-
-// firstSince returns the sequence of the first record that a shard took at or after the time, or the one after
-// last. The server finds it, for a consumer that is never read.
-func (w *WAL) firstSince(ctx context.Context, shard int, last uint64, at time.Time) (uint64, error) {
-	consumer, err := w.shards[shard].CreateConsumer(ctx, jetstream.ConsumerConfig{
-		DeliverPolicy:     jetstream.DeliverByStartTimePolicy,
-		OptStartTime:      &at,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: time.Minute,
-	})
-	if err != nil {
-		return 0, err
-	}
-	info := consumer.CachedInfo()
-	if err := w.shards[shard].DeleteConsumer(ctx, info.Name); err != nil {
-		return 0, err
-	}
-	return last - info.NumPending + 1, nil
 }

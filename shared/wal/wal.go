@@ -34,7 +34,7 @@ const MaxShards = 1 << 10
 // DefaultTimeout bounds a request to JetStream whose caller gave no deadline.
 const DefaultTimeout = 5 * time.Second
 
-// deadLetterMaxBytes bounds the stream of dead letters; at the bound the oldest go.
+// deadLetterMaxBytes bounds the stream of dead letters; at the bound it refuses another.
 const deadLetterMaxBytes = 1 << 30
 
 // Config is what the WAL is made with.
@@ -47,25 +47,21 @@ type Config struct {
 
 // WAL is a connection to the write-ahead log. It is safe for concurrent use.
 type WAL struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	kv     jetstream.KeyValue
-	shards []jetstream.Stream
-	log    *slog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	kv      jetstream.KeyValue
+	shards  []jetstream.Stream
+	letters jetstream.Stream
+	log     *slog.Logger
 }
 
 // Open creates what is missing in JetStream, brings the limits of what is there to cfg, and returns the WAL.
 // The number of shards is never lowered: where more exist than cfg.Shards, all of them are used. The caller
 // keeps ownership of nc.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WAL, error) {
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(DefaultTimeout))
+	w, existing, err := look(ctx, nc, log)
 	if err != nil {
-		return nil, fmt.Errorf("JetStream: %w", err)
-	}
-	w := &WAL{nc: nc, js: js, log: log}
-	existing, err := w.countShards(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("NATS at %s: listing the streams of the WAL: %w", nc.ConnectedUrlRedacted(), explain(err))
+		return nil, err
 	}
 	shards := max(cfg.Shards, existing)
 	if shards > MaxShards {
@@ -92,17 +88,20 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 		}
 		w.shards = append(w.shards, stream)
 	}
-	if _, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	if w.letters, err = w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        DeadLetterStream,
 		Description: "Records of Logthra's WAL that could not be inserted, with the reason",
 		Subjects:    []string{DeadLetterSubject + ">"},
 		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
 		MaxBytes:    deadLetterMaxBytes,
 		Replicas:    cfg.Replicas,
+		AllowRollup: true, // DropDeadLetter
+		AllowMsgTTL: true,
 	}); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", DeadLetterStream, explain(err))
 	}
-	if w.kv, err = js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	if w.kv, err = w.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket:      Bucket,
 		Description: "Owners and positions of the shards of Logthra's WAL",
 		Storage:     jetstream.FileStorage,
@@ -111,6 +110,48 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
 	}
 	return w, nil
+}
+
+// Attach opens the WAL that exists, as it is, for a tool: it creates and changes nothing. The caller keeps ownership of
+// nc.
+func Attach(ctx context.Context, nc *nats.Conn, log *slog.Logger) (*WAL, error) {
+	w, shards, err := look(ctx, nc, log)
+	if err != nil {
+		return nil, err
+	}
+	missing := func(err error, what string) error {
+		if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) {
+			return fmt.Errorf("no WAL of Logthra is at the NATS %s: it has no %s", nc.ConnectedUrlRedacted(), what)
+		}
+		return fmt.Errorf("NATS at %s: %s: %w", nc.ConnectedUrlRedacted(), what, explain(err))
+	}
+	for n := range max(shards, 1) {
+		stream, err := w.js.Stream(ctx, StreamName(n))
+		if err != nil {
+			return nil, missing(err, "stream "+StreamName(n))
+		}
+		w.shards = append(w.shards, stream)
+	}
+	if w.letters, err = w.js.Stream(ctx, DeadLetterStream); err != nil {
+		return nil, missing(err, "stream "+DeadLetterStream)
+	}
+	if w.kv, err = w.js.KeyValue(ctx, Bucket); err != nil {
+		return nil, missing(err, "bucket "+Bucket)
+	}
+	return w, nil
+}
+
+// look returns a WAL that nothing has been opened of, and how many shards exist.
+func look(ctx context.Context, nc *nats.Conn, log *slog.Logger) (w *WAL, shards int, err error) {
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(DefaultTimeout))
+	if err != nil {
+		return nil, 0, fmt.Errorf("JetStream: %w", err)
+	}
+	w = &WAL{nc: nc, js: js, log: log}
+	if shards, err = w.countShards(ctx); err != nil {
+		return nil, 0, fmt.Errorf("NATS at %s: listing the streams of the WAL: %w", nc.ConnectedUrlRedacted(), explain(err))
+	}
+	return w, shards, nil
 }
 
 // Shards is the number of shards.
@@ -166,14 +207,21 @@ func (w *WAL) countShards(ctx context.Context) (int, error) {
 	return count, names.Err()
 }
 
+// Codes of JetStream's errors that the client has no names for.
+const (
+	errCodeStorageExceeded jetstream.ErrorCode = 10047 // of the account or the server
+	errCodeStoreFailed     jetstream.ErrorCode = 10077 // most of all because the stream is full
+	errCodeNoPeers         jetstream.ErrorCode = 10005
+	errCodeNoReplicas      jetstream.ErrorCode = 10074
+)
+
 // explain adds what to do to errors of JetStream that don't say so.
 func explain(err error) error {
-	const storageResourcesExceeded, noPeers, noReplicas = 10047, 10005, 10074
 	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch api.ErrorCode {
-		case storageResourcesExceeded:
+		case errCodeStorageExceeded:
 			return fmt.Errorf("%w (raise max_file_store of that NATS, --max-store of logthra nats, or lower --wal-max-bytes)", err)
-		case noPeers, noReplicas:
+		case errCodeNoPeers, errCodeNoReplicas:
 			return fmt.Errorf("%w (has that NATS as many servers as --replicas asks for, with room for --wal-max-bytes?)", err)
 		}
 	}

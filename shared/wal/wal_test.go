@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +20,12 @@ import (
 	"github.com/casteloig/logthra/shared/logs"
 )
 
-func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(memberOf); url != "" {
+		os.Exit(runMember(url))
+	}
+	os.Exit(enginetest.Main(m))
+}
 
 var testConfig = Config{Shards: 2, Replicas: 1, MaxBytes: 64 << 20, DedupWindow: time.Minute}
 
@@ -59,9 +63,9 @@ func base(w *WAL, shard int) uint64 { return w.shards[shard].CachedInfo().Config
 // eventually waits for a condition that is about to become true.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not within 20 s: " + what)
+			t.Fatal("not within 30 s: " + what)
 		}
 	}
 }
@@ -183,16 +187,22 @@ func TestReadGivesWhatWasPublishedInOrder(t *testing.T) {
 	}
 }
 
+// noise is what can't be compressed.
+func noise(n int) []byte {
+	random := rand.New(rand.NewPCG(5, 6))
+	noise := make([]byte, n)
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+	}
+	return noise
+}
+
 // Records of any size pass: the largest, and small ones between them.
 func TestReadLargeRecords(t *testing.T) {
 	cfg := testConfig
 	cfg.Shards, cfg.MaxBytes = 1, 1<<30
 	w := open(t, enginetest.NATS(t), cfg)
-	random := rand.New(rand.NewPCG(5, 6))
-	noise := make([]byte, 15<<20)
-	for i := range noise {
-		noise[i] = byte(random.Uint32())
-	}
+	noise := noise(15 << 20)
 	var sizes []int
 	for i := range 12 {
 		size := []int{15 << 20, 10, 9 << 20, 100_000}[i%4]
@@ -218,27 +228,67 @@ func TestReadLargeRecords(t *testing.T) {
 	}
 }
 
-func TestReaderGoesOnAfterARestartOfNATS(t *testing.T) {
-	dir := t.TempDir()
-	start := func(listen string) *embedded.NATS {
-		server, err := embedded.StartNATS(embedded.NATSConfig{Dir: dir, Listen: listen, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return server
-	}
-	server := start("127.0.0.1:0")
-	nc, err := nats.Connect(server.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+// restartable is a NATS that is stopped and started at the same address, from the same directory.
+type restartable struct {
+	t    testing.TB
+	dir  string
+	nats *embedded.NATS
+	at   string
+}
+
+func newRestartable(t testing.TB) *restartable {
+	r := &restartable{t: t, dir: t.TempDir(), at: "127.0.0.1:0"}
+	r.start()
+	r.at = strings.TrimPrefix(r.nats.URL(), "nats://")
+	t.Cleanup(func() { r.nats.Stop() })
+	return r
+}
+
+func (r *restartable) start() {
+	r.t.Helper()
+	server, err := embedded.StartNATS(embedded.NATSConfig{Dir: r.dir, Listen: r.at, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		r.t.Error(err)
+		return
 	}
-	defer nc.Close()
+	r.nats = server
+}
+
+func (r *restartable) restart() {
+	r.t.Helper()
+	r.nats.Stop()
+	r.start()
+}
+
+// await waits until the WAL has the server again.
+func (r *restartable) await(w *WAL) {
+	r.t.Helper()
+	eventually(r.t, "NATS is there", func() bool {
+		ctx, cancel := context.WithTimeout(r.t.Context(), 200*time.Millisecond)
+		defer cancel()
+		return w.Ready(ctx) == nil
+	})
+}
+
+func (r *restartable) open(cfg Config) *WAL {
+	r.t.Helper()
+	nc, err := nats.Connect(r.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(nc.Close)
+	w, err := Open(r.t.Context(), nc, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return w
+}
+
+func TestReaderGoesOnAfterARestartOfNATS(t *testing.T) {
+	server := newRestartable(t)
 	cfg := testConfig
 	cfg.Shards = 1
-	w, err := Open(t.Context(), nc, cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := server.open(cfg)
 	reader, err := w.Read(t.Context(), 0, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -258,15 +308,13 @@ func TestReaderGoesOnAfterARestartOfNATS(t *testing.T) {
 	if got := next(); got != base(w, 0)+1 {
 		t.Fatalf("got record %d", got)
 	}
-	address := strings.TrimPrefix(server.URL(), "nats://")
-	server.Stop()
+	server.nats.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	if _, err := w.Publish(ctx, "acme", "", numbered(2)); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("published without a server: %v", err)
 	}
 	cancel()
-	server = start(address)
-	defer server.Stop()
+	server.start()
 	eventually(t, "publishing again", func() bool {
 		_, err := w.Publish(t.Context(), "acme", "", numbered(2))
 		return err == nil
@@ -277,9 +325,12 @@ func TestReaderGoesOnAfterARestartOfNATS(t *testing.T) {
 	reader.Close()
 }
 
+// brief is a duplicate window that is over soon, for tests that trim.
+const brief = 100 * time.Millisecond
+
 func TestFullShardRefusesAndLosesNothing(t *testing.T) {
 	cfg := testConfig
-	cfg.Shards, cfg.MaxBytes = 1, 1<<20
+	cfg.Shards, cfg.MaxBytes, cfg.DedupWindow = 1, 256<<10, time.Second
 	w := open(t, enginetest.NATS(t), cfg)
 	taken := uint64(0)
 	var err error
@@ -298,16 +349,25 @@ func TestFullShardRefusesAndLosesNothing(t *testing.T) {
 	if state := info.CachedInfo().State; state.Msgs != taken || state.FirstSeq != base(w, 0)+1 {
 		t.Errorf("%d records were taken, the stream has %+v", taken, state)
 	}
-	// What has landed makes room, also within the replay window.
-	if err := w.Trim(t.Context(), 0, base(w, 0)+taken/2, time.Hour); err != nil {
+	// What has landed makes room, also within the replay window, once its repetition would not be recognized anyway.
+	eventually(t, "room for another", func() bool {
+		if err := w.Trim(t.Context(), 0, base(w, 0)+taken/2, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		_, err := w.Publish(t.Context(), "acme", "", numbered(1e6))
+		return err == nil
+	})
+	if info, err = w.js.Stream(t.Context(), StreamName(0)); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, w, "", numbered(1e6))
+	if first := info.CachedInfo().State.FirstSeq - base(w, 0); first > taken/2+1 {
+		t.Errorf("%d landed, and the first that is left is %d", taken/2, first)
+	}
 }
 
 func TestTrim(t *testing.T) {
 	cfg := testConfig
-	cfg.Shards = 1
+	cfg.Shards, cfg.DedupWindow = 1, brief
 	w := open(t, enginetest.NATS(t), cfg)
 	first := func() uint64 {
 		s, err := w.js.Stream(t.Context(), StreamName(0))
@@ -331,25 +391,98 @@ func TestTrim(t *testing.T) {
 	if got := trim(5, time.Hour); got != 1 {
 		t.Errorf("within the window: begins with %d", got)
 	}
+	time.Sleep(10 * brief) // the ten are older than the duplicate window, and than all that follow, by so much
 	if got := trim(0, 0); got != 1 {
 		t.Errorf("nothing landed: begins with %d", got)
 	}
 	if got := trim(5, 0); got != 6 {
 		t.Errorf("5 landed, no window: begins with %d", got)
 	}
-	time.Sleep(100 * time.Millisecond) // the ten are older than all that follow by so much
-	old := time.Now().Add(-50 * time.Millisecond)
+	old := time.Now().Add(-5 * brief)
 	for i := range 10 {
 		publish(t, w, "", numbered(100+i))
 	}
 	if got := trim(20, time.Since(old)); got != 11 {
 		t.Errorf("all landed, the last 10 in the window: begins with %d", got)
 	}
+	time.Sleep(2 * brief)
+	if got := trim(15, time.Nanosecond); got != 16 {
+		t.Errorf("older than any window, 15 landed: begins with %d", got)
+	}
 	if got := trim(20, 0); got != 21 {
 		t.Errorf("all landed, no window: begins with %d", got)
 	}
 	if ack := publish(t, w, "", numbered(1000)); ack.Sequence != base(w, 0)+21 {
 		t.Errorf("after all was trimmed: sequence %d", ack.Sequence)
+	}
+}
+
+// What has not landed is never deleted, however old it is, without a window, and where room is needed.
+func TestTrimNeverDeletesWhatHasNotLanded(t *testing.T) {
+	cfg := testConfig
+	cfg.Shards, cfg.DedupWindow, cfg.MaxBytes = 1, brief, 256<<10
+	w := open(t, enginetest.NATS(t), cfg)
+	taken := uint64(0)
+	for {
+		if _, err := w.Publish(t.Context(), "acme", "", numbered(int(taken))); errors.Is(err, ErrFull) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		taken++
+	}
+	time.Sleep(2 * brief) // the ingester was away for longer than every window
+	for _, landed := range []uint64{0, 1, taken / 2, taken - 1} {
+		for _, window := range []time.Duration{time.Hour, time.Millisecond, 0} {
+			if err := w.Trim(t.Context(), 0, base(w, 0)+landed, window); err != nil {
+				t.Fatal(err)
+			}
+			stream, err := w.info(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if left := stream.State.Msgs; left < taken-landed {
+				t.Fatalf("%d of %d landed, window %s: %d are left", landed, taken, window, left)
+			}
+		}
+	}
+}
+
+// A shipper that lost our answer, and retries within the duplicate window, is recognized also when the push has
+// landed and NATS was restarted meanwhile, which then knows pushes by what the streams still hold.
+func TestRetryIsRecognizedAfterTrimAndRestart(t *testing.T) {
+	for name, fill := range map[string]int{"no replay window": 1, "a full shard": 900} {
+		t.Run(name, func(t *testing.T) {
+			server := newRestartable(t)
+			cfg := testConfig
+			cfg.Shards, cfg.MaxBytes = 1, 256<<10
+			w := server.open(cfg)
+			var last Ack
+			for i := range fill {
+				ack, err := w.Publish(t.Context(), "acme", "", numbered(i))
+				if errors.Is(err, ErrFull) {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				last = ack
+			}
+			window := time.Duration(0)
+			if fill > 1 {
+				window = time.Hour
+			}
+			if err := w.Trim(t.Context(), 0, last.Sequence, window); err != nil {
+				t.Fatal(err)
+			}
+			server.restart()
+			eventually(t, "publishing again", func() bool {
+				ack, err := w.Publish(t.Context(), "acme", "", numbered(0))
+				if err == nil && !ack.Duplicate {
+					t.Error("the retry was taken for another push")
+				}
+				return err == nil || errors.Is(err, ErrFull) // where the push was forgotten, and nothing is trimmed
+			})
+		})
 	}
 }
 
@@ -453,102 +586,54 @@ func TestLeaseRecognizesItsOwnWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revision, position := l.revision, l.position
-	if err := l.Intend(t.Context(), Range{1, 2, 3}); err != nil {
-		t.Fatal(err)
+	lost := func(do func() error) { // its answer
+		t.Helper()
+		revision, value := l.position.revision, l.position.value
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+		l.position.revision, l.position.value = revision, value
 	}
-	l.revision, l.position = revision, position // as if the answer had not come
-	if err := l.Intend(t.Context(), Range{1, 2, 3}); err != nil {
+	intend := func() error { return l.Intend(t.Context(), Range{1, 2, 3}) }
+	lost(intend)
+	if err := intend(); err != nil {
 		t.Errorf("repeating it: %v", err)
 	}
-	if err := l.Land(t.Context(), 2); err != nil {
-		t.Errorf("going on: %v", err)
+	lost(func() error { return l.Land(t.Context(), 2) })
+	if err := l.Intend(t.Context(), Range{1, 4, 3}); err != nil {
+		t.Errorf("something else: %v", err)
+	}
+	if p, err := w.Position(t.Context(), 0); err != nil || p.Landed != 0 || p.Intent.Last != 4 {
+		t.Errorf("what this lease said last is not what stands: %+v, %v", p, err)
+	}
+	lost(func() error { return l.Release(t.Context()) })
+	if err := l.Release(t.Context()); err != nil {
+		t.Errorf("releasing again: %v", err)
 	}
 }
 
-func TestMembership(t *testing.T) {
-	server := enginetest.NATS(t)
-	const timeout = time.Second
-	join := func(id string) *Membership {
-		m, err := open(t, server, testConfig).Join(t.Context(), id, Member{Started: time.Now()}, timeout)
+// A lease that was lost does not come back to life when its owner claims the shard again.
+func TestLeaseThatWasLostStaysLost(t *testing.T) {
+	w := open(t, enginetest.NATS(t), testConfig)
+	nobody := func(string) bool { return false }
+	var leases []*Lease
+	for _, owner := range []string{"a", "b", "a"} {
+		l, err := w.Claim(t.Context(), 0, owner, nobody)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return m
+		leases = append(leases, l)
 	}
-	a, b := join("a"), join("b")
-	eventually(t, "a sees b", func() bool { return slices.Equal(a.Live(), []string{"a", "b"}) })
-	if !slices.Equal(b.Live(), []string{"a", "b"}) || !b.IsLive("a") || b.IsLive("c") {
-		t.Errorf("b sees %v", b.Live())
+	for _, l := range leases[:2] {
+		if err := l.Land(t.Context(), 9); !errors.Is(err, ErrFenced) {
+			t.Errorf("a lost lease landed: %v", err)
+		}
+		if err := l.Check(t.Context()); !errors.Is(err, ErrFenced) {
+			t.Errorf("a lost lease looks like one that is not: %v", err)
+		}
 	}
-	if err := b.Leave(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a sees that b left", func() bool { return slices.Equal(a.Live(), []string{"a"}) })
-	c := join("c")
-	eventually(t, "a sees c", func() bool { return a.IsLive("c") })
-	c.cancel() // as if it were killed
-	c.done.Wait()
-	died := time.Now()
-	eventually(t, "a sees that c died", func() bool { return !a.IsLive("c") })
-	if took := time.Since(died); took < timeout/2 {
-		t.Errorf("c counted as gone after %s", took)
-	}
-	if err := a.Leave(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestUndecodableRecordBecomesOneDeadLetter(t *testing.T) {
-	cfg := testConfig
-	cfg.Shards = 1
-	w := open(t, enginetest.NATS(t), cfg)
-	for name, header := range map[string]nats.Header{
-		"version 2":    {headerVersion: {"2"}, headerEncoding: {encodingS2}},
-		"no header":    nil,
-		"bad encoding": {headerVersion: {version1}, headerEncoding: {"brotli"}},
-		"bad body":     {headerVersion: {version1}, headerEncoding: {encodingS2}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			ack, err := w.js.PublishMsg(t.Context(), &nats.Msg{Subject: "logs.acme.0", Header: header, Data: []byte("\x05nonsense")})
-			if err != nil {
-				t.Fatal(err)
-			}
-			reader, err := w.Read(t.Context(), 0, ack.Sequence)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer reader.Close()
-			record := <-reader.Records()
-			_, err = record.Decode(new(logs.Batch), nil)
-			if _, ok := errors.AsType[*UndecodableError](err); !ok {
-				t.Fatalf("decoded: %v", err)
-			}
-			for range 2 { // the second time by a successor that repeats the batch
-				if err := w.DeadLetter(t.Context(), record, err); err != nil {
-					t.Fatal(err)
-				}
-			}
-			stream, err := w.js.Stream(t.Context(), DeadLetterStream)
-			if err != nil {
-				t.Fatal(err)
-			}
-			letter, err := stream.GetLastMsgForSubject(t.Context(), fmt.Sprintf("logthra.deadletter.acme.0.%d", ack.Sequence))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if string(letter.Data) != "\x05nonsense" || !strings.Contains(letter.Header.Get(headerReason), "undecodable") ||
-				letter.Header.Get(headerSequence) != fmt.Sprint(ack.Sequence) {
-				t.Errorf("the letter is %+v", letter)
-			}
-		})
-	}
-	stream, err := w.js.Stream(t.Context(), DeadLetterStream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := stream.CachedInfo().State.Msgs; n != 4 {
-		t.Errorf("%d letters of 4 records", n)
+	if err := leases[2].Land(t.Context(), 7); err != nil {
+		t.Error(err)
 	}
 }
 
