@@ -1,6 +1,9 @@
 package store
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/casteloig/logthra/shared/logs"
 )
 
@@ -18,11 +21,14 @@ type Batch struct {
 	pairs      []pair
 	values     []byte // names and values of pairs, back to back
 	counts     []int32
+	marks      []mark // of the first rows; those beyond have none
+	marked     int    // rows that have a mark
 }
 
 // record is a run of rows that came from one record of the WAL.
 type record struct {
 	sequence uint64
+	first    int // index of the first row
 	rows     int
 }
 
@@ -32,6 +38,14 @@ type stream struct {
 	id             uint64
 	rows           int
 }
+
+// mark says why a row is not to be inserted. The zero value: it is.
+type mark uint8
+
+const (
+	held    mark = 1 << iota // the table holds it
+	expired                  // retention has removed it, or would at once
+)
 
 // metadata is one row's: pairs[from:to].
 type metadata struct {
@@ -49,7 +63,7 @@ const (
 	pairBytes = 16
 )
 
-// Rows is the number of rows.
+// Rows is the number of rows, those that are marked included.
 func (b *Batch) Rows() int { return len(b.timestamps) }
 
 // LineBytes is the number of bytes of all lines.
@@ -76,14 +90,14 @@ func (b *Batch) Reset() {
 	*b = Batch{
 		Shard: b.Shard, records: b.records[:0], streams: b.streams[:0], timestamps: b.timestamps[:0],
 		lengths: b.lengths[:0], lines: b.lines[:0], metadata: b.metadata[:0], pairs: b.pairs[:0],
-		values: b.values[:0], counts: b.counts[:0],
+		values: b.values[:0], counts: b.counts[:0], marks: b.marks[:0],
 	}
 }
 
-// Add appends the entries of a record. It copies what it keeps of r, but for the labels.
+// Add appends the entries of a record; sequences ascend. It copies what it keeps of r, but for the labels.
 func (b *Batch) Add(sequence uint64, tenant string, r *logs.Batch) {
 	first := b.Rows()
-	b.records = append(b.records, record{sequence, r.Len()})
+	b.records = append(b.records, record{sequence, first, r.Len()})
 	for _, s := range r.Streams {
 		b.streams = append(b.streams, stream{tenant, s.Labels, logs.StreamID(tenant, s.Labels), s.Entries})
 	}
@@ -130,4 +144,71 @@ func (b *Batch) addMetadata(first int, r *logs.Batch) {
 		}
 	}
 	b.counts = counts
+}
+
+// SkipBefore marks the rows whose timestamp is before t, in unix nanoseconds, as not to be inserted: retention
+// has removed them, or would at once. It returns how many rows it marked that no earlier call had. The marks
+// last until Reset.
+func (b *Batch) SkipBefore(t int64) int {
+	n := 0
+	for row, timestamp := range b.timestamps {
+		if timestamp < t && b.mark(row, expired) {
+			n++
+		}
+	}
+	return n
+}
+
+// mark marks a row and reports whether it did not have that mark yet.
+func (b *Batch) mark(row int, m mark) bool {
+	if len(b.marks) <= row {
+		b.marks = append(b.marks, make([]mark, b.Rows()-len(b.marks))...)
+	}
+	if b.marks[row]&m != 0 {
+		return false
+	}
+	if b.marks[row] == 0 {
+		b.marked++
+	}
+	b.marks[row] |= m
+	return true
+}
+
+// unmark takes off the marks of Reconcile.
+func (b *Batch) unmark() {
+	b.marked = 0
+	for row := range b.marks {
+		b.marks[row] &^= held
+		if b.marks[row] != 0 {
+			b.marked++
+		}
+	}
+	if b.marked == 0 {
+		b.marks = b.marks[:0]
+	}
+}
+
+// has reports whether a row has one of these marks.
+func (b *Batch) has(row int, m mark) bool { return row < len(b.marks) && b.marks[row]&m != 0 }
+
+// find returns the row that is entry index of a record, or false when the batch has none such.
+func (b *Batch) find(sequence uint64, index uint32) (int, bool) {
+	i, ok := slices.BinarySearchFunc(b.records, sequence, func(r record, sequence uint64) int {
+		return cmp.Compare(r.sequence, sequence)
+	})
+	if !ok || uint64(index) >= uint64(b.records[i].rows) {
+		return 0, false
+	}
+	return b.records[i].first + int(index), true
+}
+
+// span returns the earliest and the latest timestamp of the rows that have no mark; there must be one.
+func (b *Batch) span() (earliest, latest int64) {
+	earliest, latest = logs.MaxTime, logs.MinTime
+	for row, timestamp := range b.timestamps {
+		if !b.has(row, held|expired) {
+			earliest, latest = min(earliest, timestamp), max(latest, timestamp)
+		}
+	}
+	return earliest, latest
 }

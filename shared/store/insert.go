@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 	"unsafe"
@@ -26,24 +27,42 @@ const (
 	metadataColumn = ", metadata"
 )
 
-// insertSettings are those of every insert. A batch may have any number of days, so partitions, and is cut
-// into parts in one thread, so that a repeated insert is cut in the same way and its token matches part by
-// part. The materialized view sees a repeated insert too, since the first one may have ended before it.
+// oneBlock is more rows than any batch has.
+const oneBlock = math.MaxUint32
+
+// insertSettings are those of every insert. A batch may have any number of days, so partitions.
+//
+// It becomes one block in ClickHouse, whatever its size and whatever the user's profile says, and so one part a
+// partition: of what an insert brings to a partition all is there or nothing, and the part's deduplication id
+// follows from token and partition alone. Of several blocks each would have its number in the id, and a
+// repetition that leaves rows out, since Reconcile found them, would be cut elsewhere: its first block would be
+// taken for the first that landed, and dropped. A block is full at either minimum, so that of bytes is off. The
+// maximum counts only where a profile sets use_strict_insert_block_limits, which not every ClickHouse knows, so
+// that it can't be switched off here.
+//
+// The materialized view sees a repeated insert too, since the first one may have ended before it.
 func insertSettings(token string) clickhouse.Settings {
 	return clickhouse.Settings{
 		"insert_deduplication_token":                         token,
 		"insert_deduplicate":                                 1,
 		"deduplicate_blocks_in_dependent_materialized_views": 1,
 		"async_insert":                                       0,
+		"min_insert_block_size_rows":                         oneBlock,
+		"min_insert_block_size_bytes":                        0,
+		"max_insert_block_size":                              oneBlock,
 		"max_insert_threads":                                 1,
 		"max_partitions_per_insert_block":                    0,
 	}
 }
 
-// Insert inserts the batch and returns once ClickHouse has confirmed it. After an error all of the batch may
-// be there, or a part, or nothing. Repeated with the same rows and the same token until it returns nil, it is
-// there once.
+// Insert inserts the rows of the batch that Reconcile and SkipBefore have not marked, and returns once ClickHouse
+// has confirmed them; where none is left it does not ask. After an error all of them may be there, or those of
+// some days, or none. Reconciled and repeated with the same token until it returns nil, the batch is there once.
 func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
+	rows := b.Rows() - b.marked
+	if rows == 0 {
+		return nil
+	}
 	columns := insertColumns
 	if len(b.metadata) > 0 {
 		columns += metadataColumn
@@ -51,7 +70,7 @@ func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(token)))
 	insert, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+s.database+".log ("+columns+")") //nolint:clickhouselint // see Abort
 	if err != nil {
-		return fmt.Errorf("ClickHouse: inserting %d rows: %w", b.Rows(), plain(err))
+		return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
 	}
 	// Not Close: that would end the insert in good order, and ClickHouse keep what it got of it.
 	defer func() { _ = insert.Abort() }()
@@ -62,14 +81,14 @@ func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
 	for cursor.row < b.Rows() {
 		block.fill(&cursor)
 		if err := block.append(insert, b); err != nil {
-			return fmt.Errorf("ClickHouse: encoding %d rows: %w", b.Rows(), err)
+			return fmt.Errorf("ClickHouse: encoding %d rows: %w: %w", rows, errSchema, err)
 		}
 		if err := insert.Flush(); err != nil {
-			return fmt.Errorf("ClickHouse: inserting %d rows: %w", b.Rows(), plain(err))
+			return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
 		}
 	}
 	if err := insert.Send(); err != nil {
-		return fmt.Errorf("ClickHouse: inserting %d rows: %w", b.Rows(), plain(err))
+		return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
 	}
 	return nil
 }
@@ -85,7 +104,7 @@ type cursor struct {
 
 // block is a piece of a batch as slices that the driver takes whole. Lines are not copied here.
 type block struct {
-	first      int // row of the batch
+	first, end int // rows of the batch; those that are marked are left out
 	tenants    []any
 	streams    []any
 	runs       []int // rows of each of the two above
@@ -108,13 +127,14 @@ func (k *block) release() {
 	k.metadata = nil
 }
 
-// fill takes the next rows of the batch.
+// fill takes the next rows of the batch that have no mark.
 func (k *block) fill(c *cursor) {
 	b := c.batch
 	k.first = c.row
 	k.tenants, k.streams, k.runs = k.tenants[:0], k.streams[:0], k.runs[:0]
 	k.ids, k.timestamps, k.lines = k.ids[:0], k.timestamps[:0], k.lines[:0]
 	k.shards, k.sequences, k.indexes = k.shards[:0], k.sequences[:0], k.indexes[:0]
+	last := -1 // index of the stream that has the last run
 	for size := 0; c.row < len(b.timestamps) && len(k.lines) < blockRows && size < blockBytes; c.row++ {
 		for c.ofStream == b.streams[c.stream].rows {
 			c.stream, c.ofStream = c.stream+1, 0
@@ -122,25 +142,30 @@ func (k *block) fill(c *cursor) {
 		for c.ofRecord == b.records[c.record].rows {
 			c.record, c.ofRecord = c.record+1, 0
 		}
-		stream, record := &b.streams[c.stream], &b.records[c.record]
-		if len(k.runs) == 0 || c.ofStream == 0 {
+		line, index := c.line, c.ofRecord
+		c.line += int(b.lengths[c.row])
+		c.ofStream++
+		c.ofRecord++
+		if b.has(c.row, held|expired) {
+			continue
+		}
+		stream := &b.streams[c.stream]
+		if c.stream != last {
 			k.tenants = append(k.tenants, stream.tenant)
 			k.streams = append(k.streams, stream.labels)
 			k.runs = append(k.runs, 0)
+			last = c.stream
 		}
 		k.runs[len(k.runs)-1]++
-		length := int(b.lengths[c.row])
 		k.ids = append(k.ids, stream.id)
 		k.timestamps = append(k.timestamps, time.Unix(0, b.timestamps[c.row]))
-		k.lines = append(k.lines, unsafeString(b.lines[c.line:c.line+length]))
+		k.lines = append(k.lines, unsafeString(b.lines[line:c.line]))
 		k.shards = append(k.shards, b.Shard)
-		k.sequences = append(k.sequences, record.sequence)
-		k.indexes = append(k.indexes, uint32(c.ofRecord))
-		c.line += length
-		size += length
-		c.ofStream++
-		c.ofRecord++
+		k.sequences = append(k.sequences, b.records[c.record].sequence)
+		k.indexes = append(k.indexes, uint32(index))
+		size += c.line - line
 	}
+	k.end = c.row
 	from := c.metadata
 	for c.metadata < len(b.metadata) && b.metadata[c.metadata].row < c.row {
 		c.metadata++
@@ -170,11 +195,14 @@ func (k *block) append(insert driver.Batch, b *Batch) error {
 	}
 	maps, next := insert.Column(mapColumn), k.metadata
 	pairs := &pairs{batch: b}
-	for row := k.first; row < k.first+len(k.lines); row++ {
+	for row := k.first; row < k.end; row++ {
 		pairs.at, pairs.to = 0, 0
 		if len(next) > 0 && next[0].row == row {
 			pairs.at, pairs.to = next[0].from, next[0].to
 			next = next[1:]
+		}
+		if b.has(row, held|expired) {
+			continue
 		}
 		if err := maps.AppendRow(pairs); err != nil {
 			return err

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -81,12 +83,12 @@ func (s *Store) migrations() ([]migration, error) {
 		if err != nil {
 			return nil, fmt.Errorf("migration %s: %w", path, err)
 		}
-		var sql strings.Builder
-		if err := text.Execute(&sql, struct{ Database string }{s.database}); err != nil {
+		var filled strings.Builder
+		if err := text.Execute(&filled, struct{ Database string }{s.database}); err != nil {
 			return nil, fmt.Errorf("migration %s: %w", path, err)
 		}
 		m := migration{version: uint32(version), name: name}
-		for statement := range strings.SplitSeq(sql.String(), ";\n") {
+		for statement := range strings.SplitSeq(filled.String(), ";\n") {
 			if statement = strings.TrimSpace(statement); statement != "" {
 				m.statements = append(m.statements, statement)
 			}
@@ -99,34 +101,63 @@ func (s *Store) migrations() ([]migration, error) {
 // maxTTL is the last second that the DateTime of a TTL can hold, less what its arithmetic needs.
 var maxTTL = time.Date(2106, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// retain sets how long rows are kept, by the line's own time. Times that a DateTime can't hold would wrap
-// around, and rows of the far future expire at once; they are clamped first.
-func (s *Store) retain(ctx context.Context, retention time.Duration) error {
+// ttlInterval begins what a TTL adds to the time of a row.
+const ttlInterval = " + toIntervalSecond("
+
+// ttl is the expression that keeps rows so long, by the line's own time, as ClickHouse writes it. Times that a
+// DateTime can't hold would wrap around, and rows of the far future expire at once; they are clamped first.
+func ttl(retention time.Duration) string {
+	return fmt.Sprintf("toDateTime(least(greatest(timestamp, toDateTime64('1970-01-01 00:00:00', 9, 'UTC')), toDateTime64('%s', 9, 'UTC')), 'UTC')%s%d)",
+		maxTTL.Add(-retention).Format(time.DateTime), ttlInterval, int64(retention/time.Second))
+}
+
+// tableTTL returns the TTL of the table as ClickHouse writes it, or "".
+func (s *Store) tableTTL(ctx context.Context) (string, error) {
 	var table string
-	err := s.conn.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = ? AND name = 'log'", s.database).Scan(&table)
+	err := s.conn.QueryRow(wholeAnswer(ctx), "SELECT engine_full FROM system.tables WHERE database = ? AND name = 'log'", s.database).Scan(&table)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = fmt.Errorf("%w: there is none", errSchema)
+	}
 	if err != nil {
-		return fmt.Errorf("ClickHouse: reading the retention: %w", plain(err))
+		return "", fmt.Errorf("ClickHouse: reading the retention of %s.log: %w", s.database, plain(err))
 	}
-	has := strings.Contains(table, " TTL ")
-	if retention <= 0 {
-		if !has {
-			return nil
-		}
-		if err := s.conn.Exec(ctx, "ALTER TABLE "+s.database+".log REMOVE TTL"); err != nil {
-			return fmt.Errorf("ClickHouse: removing the retention: %w", plain(err))
-		}
+	_, clauses, _ := strings.Cut(table, " TTL ")
+	expression, _, _ := strings.Cut(clauses, " SETTINGS ")
+	return expression, nil
+}
+
+// retain sets how long rows are kept.
+func (s *Store) retain(ctx context.Context, retention time.Duration) error {
+	retention = max(0, retention.Truncate(time.Second))
+	current, err := s.tableTTL(ctx)
+	switch {
+	case err != nil:
+		return err
+	case retention == 0 && current == "", retention > 0 && current == ttl(retention):
 		return nil
+	case retention == 0:
+		err = s.conn.Exec(ctx, "ALTER TABLE "+s.database+".log REMOVE TTL")
+	default:
+		err = s.conn.Exec(ctx, "ALTER TABLE "+s.database+".log MODIFY TTL "+ttl(retention))
 	}
-	seconds := int64(retention / time.Second)
-	interval := fmt.Sprintf("toIntervalSecond(%d)", seconds)
-	if strings.Contains(table, interval) {
-		return nil
-	}
-	latest := maxTTL.Add(-retention).Format(time.DateTime)
-	if err := s.conn.Exec(ctx, fmt.Sprintf(
-		"ALTER TABLE %s.log MODIFY TTL toDateTime(least(greatest(timestamp, toDateTime64('1970-01-01 00:00:00', 9, 'UTC')), toDateTime64('%s', 9, 'UTC')), 'UTC') + %s",
-		s.database, latest, interval)); err != nil {
+	if err != nil {
 		return fmt.Errorf("ClickHouse: setting the retention: %w", plain(err))
 	}
 	return nil
+}
+
+// Retention returns how long the table keeps rows, by the line's own time; zero means for ever. It is what the
+// table has, which whoever migrated it last has set. A TTL that is not Migrate's is an error: which rows it has
+// removed can't be told.
+func (s *Store) Retention(ctx context.Context) (time.Duration, error) {
+	current, err := s.tableTTL(ctx)
+	if err != nil || current == "" {
+		return 0, err
+	}
+	_, interval, _ := strings.Cut(current, ttlInterval)
+	seconds, err := strconv.ParseInt(strings.TrimSuffix(interval, ")"), 10, 64)
+	if retention := time.Duration(seconds) * time.Second; err == nil && current == ttl(retention) {
+		return retention, nil
+	}
+	return 0, fmt.Errorf("ClickHouse: reading the retention of %s.log: %w: which rows its TTL has removed can't be told, set it with --retention: %s", s.database, errSchema, current)
 }

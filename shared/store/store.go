@@ -1,4 +1,5 @@
-// Package store is ClickHouse: the schema with its migrations, and the insert of a batch of rows.
+// Package store is ClickHouse: the schema with its migrations, the insert of a batch of rows, and what the table
+// holds of the WAL. A row is known by where it came from: shard, sequence of the record, index of the entry.
 package store
 
 import (

@@ -161,6 +161,24 @@ func TestRetention(t *testing.T) {
 		if got := ttl(); got != want {
 			t.Errorf("retention %s: the table has %q", retention, got)
 		}
+		if got, err := s.Retention(t.Context()); err != nil || got != retention {
+			t.Errorf("retention %s: the store says %s, %v", retention, got, err)
+		}
+	}
+	// One that somebody else has set is not taken for ours, and is replaced.
+	for _, foreign := range []string{
+		"toDateTime(timestamp) + INTERVAL 1 DAY", "toDateTime(timestamp) + toIntervalSecond(86400)", "toDateTime(timestamp) + INTERVAL 1 DAY WHERE tenant_id = 'acme'",
+	} {
+		execute(t, s, "ALTER TABLE logs.log MODIFY TTL "+foreign)
+		if got, err := s.Retention(t.Context()); err == nil || Classify(err) != Operator {
+			t.Errorf("%s: %s, %v", foreign, got, err)
+		}
+		if err := s.Migrate(t.Context(), 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Retention(t.Context()); err != nil || got != 24*time.Hour {
+			t.Errorf("after %s: %s, %v", foreign, got, err)
+		}
 	}
 	// Lines of any time: those that a TTL could not hold do not expire for wrapping around.
 	if err := s.Migrate(t.Context(), 24*time.Hour); err != nil {
@@ -187,6 +205,10 @@ func TestRetention(t *testing.T) {
 	}
 	if got := query(t, s, "SELECT msg FROM logs.log ORDER BY timestamp"); got != "now\n2150\n2262" {
 		t.Errorf("kept for a day are\n%s", got)
+	}
+	execute(t, s, "DROP TABLE logs.log SYNC")
+	if got, err := s.Retention(t.Context()); err == nil || Classify(err) != Operator {
+		t.Errorf("no table: %s, %v", got, err)
 	}
 }
 
@@ -304,25 +326,57 @@ func TestInsertOfManyBlocksAndAYearOfDays(t *testing.T) {
 	}
 }
 
-// ClickHouse dies in the middle of inserts, again and again; each is repeated until it is confirmed.
+// An insert makes one part a day, although this user's profile cuts blocks small, by rows, by bytes and strictly.
+func TestInsertIsOneBlock(t *testing.T) {
+	s, server := migrated(t)
+	execute(t, s, "SYSTEM STOP MERGES logs.log")
+	limited := openDSN(t, fmt.Sprintf("clickhouse://%s/%s?min_insert_block_size_rows=1000&min_insert_block_size_bytes=1000&max_insert_block_size=1000&use_strict_insert_block_limits=1",
+		server.Addr(), s.database))
+	execute(t, limited, "INSERT INTO logs.log (timestamp, msg) SELECT '2020-01-01', toString(number) FROM numbers(10000)")
+	const rows = 201_000 // of several blocks
+	b := wide(rows, 3)
+	insert(t, limited, b, "token")
+	if got := query(t, s, `SELECT concat(partition, ' ', toString(count()), ' ', toString(sum(rows))) FROM system.parts
+		WHERE database = '`+s.database+`' AND table = 'log' GROUP BY partition ORDER BY partition`); got !=
+		fmt.Sprintf("20200101 10 10000\n20231114 1 %d\n20231115 1 %[1]d\n20231116 1 %[1]d", rows/3) {
+		t.Errorf("days, parts and rows are\n%s", got)
+	}
+}
+
+// Functions that ClickHouse has used a few times it compiles, and then they have to give the same.
+func TestStreamsKeepOldTimes(t *testing.T) {
+	s, _ := migrated(t)
+	for i := range 6 {
+		execute(t, s, "TRUNCATE TABLE logs.stream")
+		insert(t, s, mixed(), fmt.Sprint("token", i))
+		if got := query(t, s, `SELECT concat(toString(toUnixTimestamp64Nano(first_seen)), ' ', toString(toUnixTimestamp64Nano(last_seen))) FROM logs.stream FINAL WHERE tenant_id = 'other'`); got !=
+			fmt.Sprint(logs.MinTime, logs.MaxTime) {
+			t.Errorf("insert %d: the stream is from and to %s", i, got)
+		}
+	}
+}
+
+// ClickHouse dies in the middle of inserts, again and again; each is reconciled and repeated until it is confirmed.
 func TestInsertIsExactlyOnceThroughKills(t *testing.T) {
 	s, server := migrated(t)
 	const rows, inserts = 150_000, 6
 	b := wide(rows, 4)
 	retries := 0
 	for i := range inserts {
+		b.Shard = uint16(i)
+		b.unmark()
+		token := fmt.Sprint("kill", i)
 		kill := time.AfterFunc(time.Duration(20+40*i)*time.Millisecond, server.Kill)
-		for {
-			err := s.Insert(t.Context(), b, fmt.Sprint("kill", i))
-			if err == nil {
-				break
-			}
+		for err := s.Insert(t.Context(), b, token); err != nil; {
 			retries++
 			if t.Context().Err() != nil {
 				t.Fatal(err)
 			}
 			if err := server.Ready(t.Context()); err != nil {
 				t.Fatal(err)
+			}
+			if _, err = s.Reconcile(t.Context(), b); err == nil {
+				err = s.Insert(t.Context(), b, token)
 			}
 		}
 		kill.Stop()

@@ -3,6 +3,8 @@
 -- (toHour, unlike toStartOfHour, does not wrap around outside of 1970 to 2106.)
 -- The deduplication window counts the parts of inserts, one a day that an insert touches; it has to be far
 -- above what can be in flight between an insert and its repetition.
+-- Rows come in by sequence, so those of a few granules that lie together have sequences that do: the index lets
+-- rows be found by where they came from.
 CREATE TABLE IF NOT EXISTS {{.Database}}.log
 (
     tenant_id LowCardinality(String),
@@ -15,7 +17,8 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.log
     metadata  Map(LowCardinality(String), String) CODEC(ZSTD(1)),
     wal_shard UInt16 CODEC(ZSTD(1)),
     wal_seq   UInt64 CODEC(Delta(8), ZSTD(1)),
-    wal_index UInt32 CODEC(Delta(4), ZSTD(1))
+    wal_index UInt32 CODEC(Delta(4), ZSTD(1)),
+    INDEX wal_seq wal_seq TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(timestamp)

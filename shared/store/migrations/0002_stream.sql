@@ -14,12 +14,14 @@ SETTINGS
     fsync_after_insert = 1,
     fsync_part_directory = 1;
 
+-- Times are compared as numbers: of a DateTime64, ClickHouse 26.1 to 26.7 compile min and max, once they have been
+-- used a few times, into ones that take a time before 1970 for the latest of all.
 CREATE MATERIALIZED VIEW IF NOT EXISTS {{.Database}}.stream_of_log TO {{.Database}}.stream AS
 SELECT
     tenant_id,
     stream_id,
     any(toString(log.stream)) AS stream,
-    min(timestamp) AS first_seen,
-    max(timestamp) AS last_seen
+    fromUnixTimestamp64Nano(min(toUnixTimestamp64Nano(timestamp)), 'UTC') AS first_seen,
+    fromUnixTimestamp64Nano(max(toUnixTimestamp64Nano(timestamp)), 'UTC') AS last_seen
 FROM {{.Database}}.log AS log
 GROUP BY tenant_id, stream_id;
