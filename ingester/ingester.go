@@ -28,7 +28,7 @@ type Config struct {
 	FlushBytes    int           // or with so many bytes of memory, whichever is first
 	BufferBytes   int64         // most bytes of memory of all batches together
 	ReplayWindow  time.Duration // how long records that have landed stay in the WAL
-	OwnerTimeout  time.Duration // after so long without a heartbeat an ingester's shards are taken over
+	OwnerTimeout  time.Duration // within so long the shards of an ingester that is gone are taken over
 	DrainTimeout  time.Duration // most time that a shard gets to flush before it is handed back
 }
 
@@ -64,6 +64,9 @@ func New(cfg Config, w *wal.WAL, s *store.Store, m *Metrics, log *slog.Logger) *
 // unflushed, for the next owner to land. It returns an error only where it could not begin.
 func (in *Ingester) Run(ctx context.Context) error {
 	members, err := in.wal.Join(ctx, in.cfg.ID, wal.Member{Started: in.started, GRPC: in.cfg.GRPC}, in.cfg.OwnerTimeout)
+	if err != nil && ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("joining the ingesters: %w", err)
 	}
@@ -219,13 +222,21 @@ func (in *Ingester) Flush(ctx context.Context) (rows uint64, err error) {
 	return in.metrics.landed.Load() - before, nil
 }
 
-// Ready returns an error that says what is wrong while this ingester can't land anything.
+// Ready returns an error that says what is wrong while this ingester can't land anything, or a shard of it until
+// an operator acts.
 func (in *Ingester) Ready(ctx context.Context) error {
 	in.mu.Lock()
 	draining := in.draining
+	owned := maps.Clone(in.shards)
 	in.mu.Unlock()
 	if draining {
 		return errors.New("draining")
 	}
-	return errors.Join(in.wal.Ready(ctx), in.store.Ready(ctx))
+	failures := []error{in.wal.Ready(ctx), in.store.Ready(ctx)}
+	for _, n := range slices.Sorted(maps.Keys(owned)) {
+		if err := owned[n].error(); err != nil && needsOperator(err) {
+			failures = append(failures, fmt.Errorf("shard %d: %w", n, err))
+		}
+	}
+	return errors.Join(failures...)
 }

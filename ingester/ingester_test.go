@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
 
 // fixture is a pipeline of real engines, with a link to ClickHouse that can be cut.
 type fixture struct {
-	t     *testing.T
+	t     testing.TB
 	nats  *embedded.NATS
 	wal   *wal.WAL
 	store *store.Store
@@ -43,7 +43,7 @@ type fixture struct {
 
 var databases atomic.Int32
 
-func newFixture(t *testing.T, shards int) *fixture {
+func newFixture(t testing.TB, shards int) *fixture {
 	t.Helper()
 	f := &fixture{t: t, nats: enginetest.NATS(t)}
 	f.wal = f.connect(shards)
@@ -62,7 +62,7 @@ func (f *fixture) connect(shards int) *wal.WAL {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(nc.Close)
-	w, err := wal.Open(f.t.Context(), nc, wal.Config{Shards: shards, Replicas: 1, MaxBytes: 256 << 20, DedupWindow: time.Minute}, quiet())
+	w, err := wal.Open(f.t.Context(), nc, wal.Config{Shards: shards, Replicas: 1, MaxBytes: 1 << 30, DedupWindow: time.Minute}, quiet())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestOutageOfClickHouse(t *testing.T) {
 	f.eventually("it is acknowledged", f.acknowledged)
 	f.link.cut()
 	f.push(300, 100)
-	f.eventually("it is retrying", func() bool { return testutil.ToFloat64(in.metrics.retries) >= 2 })
+	f.eventually("it is retrying", func() bool { return testutil.ToFloat64(in.metrics.failures.WithLabelValues("transient")) >= 2 })
 	if err := in.Ready(t.Context()); err == nil {
 		t.Error("ready without ClickHouse")
 	}
@@ -332,7 +332,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	const ceiling = 8 << 20
 	in := f.run(func(c *Config) { c.BufferBytes, c.FlushInterval = ceiling, 100*time.Millisecond })
-	f.eventually("all shards wait for ClickHouse", func() bool { return testutil.ToFloat64(in.metrics.retries) >= 4 })
+	f.eventually("all shards wait for ClickHouse", func() bool { return testutil.ToFloat64(in.metrics.failures.WithLabelValues("transient")) >= 4 })
 	var held int64
 	in.mu.Lock()
 	for _, s := range in.shards {
@@ -620,7 +620,7 @@ type link struct {
 	conns map[net.Conn]bool
 }
 
-func newLink(t *testing.T, target string) *link {
+func newLink(t testing.TB, target string) *link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

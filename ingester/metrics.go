@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/casteloig/logthra/shared/store"
 	"github.com/casteloig/logthra/shared/wal"
 )
 
@@ -23,7 +24,7 @@ type Metrics struct {
 	flushRows    prometheus.Histogram
 	rows         prometheus.Counter
 	bytes        prometheus.Counter
-	retries      prometheus.Counter
+	failures     *prometheus.CounterVec
 	deadLetters  prometheus.Counter
 
 	landed atomic.Uint64 // rows, for those who ask over gRPC
@@ -50,14 +51,18 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "logthra_ingester_line_bytes_total", Help: "Bytes of the lines of the rows that ClickHouse confirmed.",
 		}),
-		retries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "logthra_ingester_insert_retries_total", Help: "Inserts that failed and were tried again.",
-		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "logthra_ingester_insert_failures_total",
+			Help: "Attempts of an insert that failed, by class: transient and operator are tried again, bad_batch is searched for the bad record.",
+		}, []string{"class"}),
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "logthra_ingester_dead_letters_total", Help: "Records that could not be decoded and were put aside.",
+			Name: "logthra_ingester_dead_letters_total", Help: "Records that could not be decoded or inserted and were put aside.",
 		}),
 	}
-	registry.MustRegister(m.owned, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.retries, m.deadLetters)
+	registry.MustRegister(m.owned, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.failures, m.deadLetters)
+	for _, class := range []store.Class{store.Transient, store.BadBatch, store.Operator} {
+		m.failures.WithLabelValues(class.String()) // a series from the start, to be alerted on
+	}
 	return m
 }
 

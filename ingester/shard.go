@@ -13,10 +13,13 @@ import (
 	"github.com/casteloig/logthra/shared/wal"
 )
 
-// Backoff of what is tried again: from the first wait to the longest, each with jitter.
-const (
-	firstWait   = 250 * time.Millisecond
-	longestWait = 10 * time.Second
+// backoff is how long to wait before what failed is tried again: twice as long each time, with jitter.
+type backoff struct{ first, longest time.Duration }
+
+// What passes by itself is tried again soon. What an operator has to put right is looked at now and then.
+var (
+	soon   = backoff{250 * time.Millisecond, 10 * time.Second}
+	slowly = backoff{5 * time.Second, time.Minute}
 )
 
 // remindAfter is how often a failure that goes on is logged again.
@@ -25,28 +28,60 @@ const remindAfter = time.Minute
 // trimEvery is how often an idle shard is trimmed.
 const trimEvery = time.Minute
 
+// What a shard works with: of its lease, the WAL and ClickHouse what it uses of them. All of its effects go
+// through these, so that a test can make each fail, before or after it was done.
+type (
+	lease interface {
+		Position() wal.Position
+		Token(r wal.Range) string
+		Intend(ctx context.Context, r wal.Range) error
+		Land(ctx context.Context, last uint64) error
+		Check(ctx context.Context) error
+		Release(ctx context.Context) error
+	}
+	journal interface {
+		Read(ctx context.Context, shard int, from uint64) (*wal.Reader, error)
+		DeadLetter(ctx context.Context, r wal.Record, reason error) error
+		Trim(ctx context.Context, shard int, landed uint64, window time.Duration) error
+	}
+	table interface {
+		Insert(ctx context.Context, b *store.Batch, token string) error
+		Reconcile(ctx context.Context, b *store.Batch) (missing int, err error)
+	}
+)
+
 // shard is the life of one shard in the hands of its owner, a state machine:
 //
 //	recover → gather → intend → insert → acknowledge → gather …
+//	                              └─ bisect → gather …
 //
 // Each state is a method that returns the next; nil ends. A shard that is stopped flushes what it has
 // gathered and releases its lease; one that runs out of time releases it with the intent in place, for the
 // next owner to repeat; one that finds itself fenced drops everything.
 type shard struct {
-	in     *Ingester
-	number int
-	lease  *wal.Lease
-	log    *slog.Logger
+	in      *Ingester
+	number  int
+	lease   lease
+	journal journal
+	table   table
+	log     *slog.Logger
 
 	reader  *wal.Reader
 	decoded logs.Batch // of the record that was read last
 	scratch []byte     // what decoded points into
 	pending *wal.Record
 	batch   store.Batch
-	span    wal.Range // of the batch; Last is 0 while it is empty
-	next    uint64    // sequence from which on nothing has been read
-	began   time.Time // when the first record of the batch came
-	held    int64     // bytes of the budget
+	span    wal.Range  // of the batch; Last is 0 while it is empty
+	records int        // of the batch
+	newest  wal.Record // of the batch
+	unsure  bool       // ClickHouse may hold rows of the batch already
+	next    uint64     // sequence from which on nothing has been read
+	began   time.Time  // when the first record of the batch came
+	held    int64      // bytes of the budget
+
+	// While a bad record is looked for:
+	most    int    // records that a batch may have; 0: any number
+	suspect uint64 // the last record of the batch that was refused
 
 	stopOnce sync.Once
 	stopping chan struct{}
@@ -59,7 +94,7 @@ type shard struct {
 	changed   chan struct{} // closed when landed changes, or the shard ends
 	ended     bool
 	doing     string
-	failure   error
+	failure   error     // of the step that is being tried again
 	reminded  time.Time // when failure was logged last
 	lastFlush flush
 }
@@ -74,10 +109,10 @@ type flush struct {
 // state is a step in the life of a shard. It returns the next, or nil at the end.
 type state func(context.Context) state
 
-func newShard(in *Ingester, number int, lease *wal.Lease) *shard {
+func newShard(in *Ingester, number int, lease lease) *shard {
 	landed := lease.Position().Landed
 	return &shard{
-		in: in, number: number, lease: lease, log: in.log.With("shard", number),
+		in: in, number: number, lease: lease, journal: in.wal, table: in.store, log: in.log.With("shard", number),
 		batch: store.Batch{Shard: uint16(number)}, next: landed + 1, landed: landed,
 		stopping: make(chan struct{}), poke: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
@@ -115,7 +150,9 @@ func (s *shard) run(ctx context.Context) {
 	close(s.changed)
 }
 
-// recover repeats the insert that a former owner intended, whose end nobody knows.
+// recover repeats the insert that a former owner intended, whose end nobody knows: the same rows with the same
+// token. A ClickHouse that has them drops them by the token; one that has forgotten its tokens, as by a power cut,
+// is asked for the rows themselves first.
 func (s *shard) recover(ctx context.Context) state {
 	intent := s.lease.Position().Intent
 	if intent == nil {
@@ -145,7 +182,7 @@ func (s *shard) recover(ctx context.Context) state {
 		}
 		s.add(&record, nil)
 	}
-	s.span = *intent
+	s.span, s.unsure = *intent, true
 	if s.batch.Rows() == 0 {
 		return s.acknowledge
 	}
@@ -203,15 +240,16 @@ func (s *shard) gather(ctx context.Context) state {
 func (s *shard) read(ctx context.Context, wake <-chan time.Time) (wal.Record, bool) {
 	for attempt := 0; ; attempt++ {
 		if s.reader == nil {
-			reader, err := s.in.wal.Read(ctx, s.number, s.next)
+			reader, err := s.journal.Read(ctx, s.number, s.next)
 			if err != nil {
 				s.failed("read the WAL", err)
-				if !s.wait(ctx, attempt) {
+				if !wait(ctx, soon, attempt) {
 					return wal.Record{}, false
 				}
 				continue
 			}
 			s.reader = reader
+			s.recovered()
 		}
 		var stopping, poke <-chan struct{}
 		if wake != nil {
@@ -226,7 +264,7 @@ func (s *shard) read(ctx context.Context, wake <-chan time.Time) (wal.Record, bo
 			s.failed("read the WAL", s.reader.Err())
 			s.reader.Close()
 			s.reader = nil
-			if !s.wait(ctx, attempt) {
+			if !wait(ctx, soon, attempt) {
 				return wal.Record{}, false
 			}
 		case <-wake:
@@ -249,14 +287,17 @@ func (s *shard) decode(ctx context.Context, record *wal.Record) bool {
 		return true
 	}
 	s.decoded.Reset()
-	return s.persist(ctx, "put a dead letter aside", func() error {
-		if putErr := s.in.wal.DeadLetter(ctx, *record, err); putErr != nil {
-			return putErr
-		}
-		s.in.metrics.deadLetters.Inc()
-		s.log.Error("a record can't be decoded and is a dead letter now", "sequence", record.Sequence, "tenant", record.Tenant, "error", err)
-		return nil
-	})
+	return s.putAside(ctx, record, err)
+}
+
+// putAside makes the record a dead letter. It returns false if ctx ended first.
+func (s *shard) putAside(ctx context.Context, record *wal.Record, reason error) bool {
+	if s.persist(ctx, "put a dead letter aside", func() error { return s.journal.DeadLetter(ctx, *record, reason) }) != nil {
+		return false
+	}
+	s.in.metrics.deadLetters.Inc()
+	s.log.Error("a record is a dead letter now; logthra deadletter shows it", "sequence", record.Sequence, "tenant", record.Tenant, "error", reason)
+	return true
 }
 
 // hold takes n bytes of the budget, if they are to be had at once. A record that is larger than the whole budget
@@ -289,7 +330,8 @@ func (s *shard) add(record *wal.Record, wake *time.Timer) {
 			wake.Reset(s.in.cfg.FlushInterval)
 		}
 	}
-	s.span.Last = record.Sequence
+	s.span.Last, s.newest = record.Sequence, *record
+	s.records++
 	s.batch.Add(record.Sequence, record.Tenant, &s.decoded)
 	s.mu.Lock()
 	s.gathered = s.batch.Rows()
@@ -297,6 +339,9 @@ func (s *shard) add(record *wal.Record, wake *time.Timer) {
 }
 
 func (s *shard) isFull() bool {
+	if s.most > 0 && (s.records >= s.most || s.span.Last >= s.suspect) {
+		return true
+	}
 	return s.batch.Rows() >= s.in.cfg.FlushRows || s.batch.Size() >= s.in.cfg.FlushBytes
 }
 
@@ -314,26 +359,31 @@ func (s *shard) intend(ctx context.Context) state {
 	if s.batch.Rows() == 0 { // dead letters only
 		return s.acknowledge
 	}
-	if !s.persist(ctx, "record the intent", func() error { return s.lease.Intend(ctx, s.span) }) {
+	s.unsure = s.most > 0 // what a refused insert left behind, nobody knows
+	if s.persist(ctx, "record the intent", func() error { return s.lease.Intend(ctx, s.span) }) != nil {
 		return s.release
 	}
 	return s.insert
 }
 
-// insert inserts the batch, as often as it takes. The token makes many attempts one insert.
+// insert inserts the batch, as often as it takes. The token makes many attempts one insert. From the second on
+// the table is asked, too, what it holds: it may be that of a server that has lost its tokens in between.
 func (s *shard) insert(ctx context.Context) state {
 	s.set("inserting")
 	began := time.Now()
 	token := s.lease.Token(s.span)
-	ok := s.persist(ctx, "insert", func() error {
-		err := s.in.store.Insert(ctx, &s.batch, token)
+	err := s.persist(ctx, "insert", func() error {
+		err := s.attempt(ctx, token)
 		if err != nil && ctx.Err() == nil {
-			s.in.metrics.retries.Inc()
+			s.in.metrics.failures.WithLabelValues(store.Classify(err).String()).Inc()
 			return errors.Join(err, s.lease.Check(ctx))
 		}
 		return err
 	})
-	if !ok {
+	switch {
+	case isRefused(err):
+		return s.bisect(err)
+	case err != nil:
 		return s.release
 	}
 	took := time.Since(began)
@@ -345,9 +395,67 @@ func (s *shard) insert(ctx context.Context) state {
 	return s.acknowledge
 }
 
+// attempt tries once to insert what ClickHouse lacks of the batch.
+func (s *shard) attempt(ctx context.Context, token string) error {
+	if s.unsure {
+		missing, err := s.table.Reconcile(ctx, &s.batch)
+		if err != nil {
+			return err
+		}
+		if there := s.batch.Rows() - missing; there > 0 {
+			s.log.Info("the table holds rows of the batch already", "first", s.span.First, "last", s.span.Last, "there", there, "missing", missing)
+		}
+	}
+	s.unsure = true
+	err := s.table.Insert(ctx, &s.batch, token)
+	if !isRefused(err) {
+		return err
+	}
+	// A view of somebody's that can't take a row fails the insert after the table has taken all of it.
+	missing, reconcileErr := s.table.Reconcile(ctx, &s.batch)
+	switch {
+	case reconcileErr != nil:
+		return reconcileErr
+	case missing > 0:
+		return err
+	}
+	s.log.Warn("the batch has landed, although a view on the table refuses it", "first", s.span.First, "last", s.span.Last, "error", err)
+	return nil
+}
+
+// bisect looks for the record for which ClickHouse refuses the batch: it begins the batch again with half as
+// many records, until a single one is refused. That one becomes a dead letter, and all others land.
+func (s *shard) bisect(refused error) state {
+	if s.records == 1 {
+		return func(ctx context.Context) state {
+			if !s.putAside(ctx, &s.newest, refused) {
+				return s.release
+			}
+			return s.acknowledge
+		}
+	}
+	s.log.Warn("ClickHouse refuses a batch for what is in it; looking for the record", "first", s.span.First, "last", s.span.Last, "records", s.records, "error", refused)
+	s.most, s.suspect = s.records/2, max(s.suspect, s.span.Last)
+	if s.reader != nil {
+		s.reader.Close()
+		s.reader = nil
+	}
+	s.next, s.pending = s.span.First, nil
+	s.clear()
+	return s.gather
+}
+
+// clear makes the batch an empty one.
+func (s *shard) clear() {
+	s.batch.Reset()
+	s.span, s.records, s.newest, s.unsure = wal.Range{}, 0, wal.Record{}, false
+	s.in.budget.Release(s.held)
+	s.held = 0
+}
+
 // acknowledge tells the WAL that the batch is in ClickHouse.
 func (s *shard) acknowledge(ctx context.Context) state {
-	if !s.persist(ctx, "acknowledge", func() error { return s.lease.Land(ctx, s.span.Last) }) {
+	if s.persist(ctx, "acknowledge", func() error { return s.lease.Land(ctx, s.span.Last) }) != nil {
 		return s.release
 	}
 	s.mu.Lock()
@@ -355,10 +463,10 @@ func (s *shard) acknowledge(ctx context.Context) state {
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	s.batch.Reset()
-	s.span = wal.Range{}
-	s.in.budget.Release(s.held)
-	s.held = 0
+	if s.most *= 2; s.span.Last >= s.suspect {
+		s.most = 0
+	}
+	s.clear()
 	s.trim(ctx)
 	return s.gather
 }
@@ -380,29 +488,46 @@ func (s *shard) release(ctx context.Context) state {
 	return nil
 }
 
-// persist does something until it succeeds. It returns false if the shard is fenced or ctx ended.
-func (s *shard) persist(ctx context.Context, step string, do func() error) bool {
+// persist does something until it succeeds, or there is no use in repeating it: the shard is fenced, ClickHouse
+// refuses the rows for what they are, or ctx has ended.
+func (s *shard) persist(ctx context.Context, step string, do func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := do()
 		if err == nil {
 			s.recovered()
-			return true
+			return nil
 		}
-		if ctx.Err() != nil && !errors.Is(err, wal.ErrFenced) {
-			return false
+		fenced := errors.Is(err, wal.ErrFenced)
+		if ctx.Err() != nil && !fenced {
+			return err
+		}
+		if isRefused(err) && !fenced {
+			return err
 		}
 		s.failed(step, err)
-		if errors.Is(err, wal.ErrFenced) || !s.wait(ctx, attempt) {
-			return false
+		pace := soon
+		if needsOperator(err) {
+			pace = slowly
+		}
+		if fenced || !wait(ctx, pace, attempt) {
+			return err
 		}
 	}
 }
 
+// isRefused tells whether ClickHouse refuses the batch for what is in it.
+func isRefused(err error) bool { return err != nil && store.Classify(err) == store.BadBatch }
+
+// needsOperator tells whether what failed stays so until somebody acts.
+func needsOperator(err error) bool {
+	return store.Classify(err) == store.Operator || errors.Is(err, wal.ErrDeadLettersFull)
+}
+
 // wait waits before the next attempt, and returns false if ctx ended.
-func (s *shard) wait(ctx context.Context, attempt int) bool {
-	wait := min(firstWait<<min(attempt, 10), longestWait)
+func wait(ctx context.Context, b backoff, attempt int) bool {
+	most := min(b.first<<min(attempt, 10), b.longest)
 	select {
-	case <-time.After(wait/2 + rand.N(wait/2)):
+	case <-time.After(most/2 + rand.N(most/2)):
 		return true
 	case <-ctx.Done():
 		return false
@@ -411,7 +536,7 @@ func (s *shard) wait(ctx context.Context, attempt int) bool {
 
 // trim deletes what may go from the WAL. It is tried again with the next batch.
 func (s *shard) trim(ctx context.Context) {
-	if err := s.in.wal.Trim(ctx, s.number, s.lease.Position().Landed, s.in.cfg.ReplayWindow); err != nil && ctx.Err() == nil {
+	if err := s.journal.Trim(ctx, s.number, s.lease.Position().Landed, s.in.cfg.ReplayWindow); err != nil && ctx.Err() == nil {
 		s.log.Warn("trimming the WAL failed; it is tried again", "error", err)
 	}
 }
@@ -476,7 +601,11 @@ func (s *shard) failed(step string, err error) {
 		s.reminded = time.Now()
 	}
 	s.mu.Unlock()
-	if remind && !errors.Is(err, wal.ErrFenced) {
+	switch {
+	case !remind || errors.Is(err, wal.ErrFenced):
+	case needsOperator(err):
+		s.log.Error("a step fails and will until somebody acts; nothing is lost meanwhile", "step", step, "error", err)
+	default:
 		s.log.Warn("a step failed; it is tried again until it succeeds", "step", step, "error", err)
 	}
 }

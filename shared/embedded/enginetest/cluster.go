@@ -70,7 +70,7 @@ func isFormed(all []*server.Server) bool {
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", anyPort)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", anyPort)
 	if err != nil {
 		t.Fatal(err)
 	}
