@@ -46,6 +46,9 @@ func (e *UndecodableError) Unwrap() error { return e.Reason }
 // Size is the number of bytes of the record's body, as the WAL stores it.
 func (r *Record) Size() int { return len(r.data) }
 
+// Body is the record's body, as the WAL stores it. It must not be changed.
+func (r *Record) Body() []byte { return r.data }
+
 // Decode reads the record into b, using scratch for what it decompresses to, and returns scratch, grown if
 // it was too small. The batch points into scratch and is good until the next use of it. The error, if any,
 // is an *UndecodableError.
