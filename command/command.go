@@ -38,6 +38,9 @@ type cli struct {
 	Clickhouse clickhouseCommand `cmd:"" group:"Roles:" help:"Run an embedded ClickHouse alone."`
 	Push       pushCommand       `cmd:"" group:"Tools:" help:"Push the lines of files, or of standard input."`
 	Status     statusCommand     `cmd:"" group:"Tools:" help:"Show how far the shards are, and who owns them."`
+	Audit      auditCommand      `cmd:"" group:"Tools:" help:"Compare what the WAL holds with what the table holds; the exit code tells."`
+	Replay     replayCommand     `cmd:"" group:"Tools:" help:"Insert from the WAL what the table has lost, and only that."`
+	Deadletter deadletterCommand `cmd:"" group:"Tools:" help:"List, show, retry or drop the records that were put aside."`
 	Ready      readyCommand      `cmd:"" group:"Tools:" help:"Ask a gateway or an ingester whether it is ready, for health checks; the exit code tells."`
 	Version    versionCommand    `cmd:"" group:"Tools:" help:"Show the version."`
 }
