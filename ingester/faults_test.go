@@ -20,7 +20,7 @@ import (
 
 var (
 	errInjected = errors.New("injected")
-	errDead     = errors.New("dead")
+	errDead     = fmt.Errorf("dead: %w", wal.ErrFenced)
 )
 
 // faulty makes one call of one step of a shard fail, before its effect or after it. With die, the owner dies of
@@ -181,6 +181,9 @@ func TestEveryStepFails(t *testing.T) {
 					if at.step == "release" {
 						s.stop()
 						<-done
+						if p, err := f.wal.Position(t.Context(), 0); err != nil || !dies && p.Owner != "" {
+							t.Errorf("it kept the shard: %+v, %v", p, err)
+						}
 						f.push(2, 10)
 						f.own(context.Background(), "successor", nil)
 						f.landed()

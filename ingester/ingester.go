@@ -103,7 +103,7 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 		in.mu.Unlock()
 		return
 	}
-	share := fairShare(in.wal.Shards(), members.Live(), in.cfg.ID)
+	share := fairShare(in.wal.Shards(), members.Sharing(), in.cfg.ID)
 	var staying []int
 	for n, s := range in.shards {
 		if !s.isStopping() {
@@ -111,7 +111,8 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 		}
 	}
 	slices.Sort(staying)
-	for len(staying) > share {
+	// Who has just died is not handed anything. Until that is known, nobody is.
+	for len(staying) > share && !members.IsAnyMissing() {
 		last := len(staying) - 1
 		in.shards[staying[last]].stop()
 		staying = staying[:last]
@@ -119,9 +120,17 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 	owned := maps.Clone(in.shards)
 	in.mu.Unlock()
 
-	for n := 0; n < in.wal.Shards() && len(staying) < share && ctx.Err() == nil; n++ {
+	overdue := members.IsAnyOverdue()
+	for n := 0; n < in.wal.Shards() && (len(staying) < share || overdue) && ctx.Err() == nil; n++ {
 		if owned[n] != nil {
 			continue
+		}
+		if len(staying) >= share {
+			// Those whose share it is may have died, too. Better too many for a while than none.
+			p, err := in.wal.Position(ctx, n)
+			if err != nil || !members.IsOverdue(p.Owner) {
+				continue
+			}
 		}
 		lease, err := in.wal.Claim(ctx, n, in.cfg.ID, members.IsLive)
 		if errors.Is(err, wal.ErrOwned) {
@@ -175,6 +184,12 @@ func (in *Ingester) drain() {
 	in.checkDrained()
 }
 
+func (in *Ingester) isDraining() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.draining
+}
+
 // checkDrained needs mu.
 func (in *Ingester) checkDrained() {
 	if !in.draining || len(in.shards) > 0 {
@@ -226,10 +241,9 @@ func (in *Ingester) Flush(ctx context.Context) (rows uint64, err error) {
 // an operator acts.
 func (in *Ingester) Ready(ctx context.Context) error {
 	in.mu.Lock()
-	draining := in.draining
 	owned := maps.Clone(in.shards)
 	in.mu.Unlock()
-	if draining {
+	if in.isDraining() {
 		return errors.New("draining")
 	}
 	failures := []error{in.wal.Ready(ctx), in.store.Ready(ctx)}

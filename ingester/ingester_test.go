@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
@@ -55,14 +56,19 @@ func newFixture(t testing.TB, shards int) *fixture {
 	return f
 }
 
-func (f *fixture) connect(shards int) *wal.WAL {
-	f.t.Helper()
+func (f *fixture) conn(t testing.TB) *nats.Conn {
+	t.Helper()
 	nc, err := f.nats.Conn(nats.ReconnectBufSize(-1))
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
-	f.t.Cleanup(nc.Close)
-	w, err := wal.Open(f.t.Context(), nc, wal.Config{Shards: shards, Replicas: 1, MaxBytes: 1 << 30, DedupWindow: time.Minute}, quiet())
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func (f *fixture) connect(shards int) *wal.WAL {
+	f.t.Helper()
+	w, err := wal.Open(f.t.Context(), f.conn(f.t), wal.Config{Shards: shards, Replicas: 1, MaxBytes: 1 << 30, DedupWindow: time.Minute}, quiet())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -508,6 +514,62 @@ func TestIngestersShareTheShards(t *testing.T) {
 	if all, different := f.rows(); all != uint64(f.next) || different != all {
 		t.Errorf("%d rows, %d different, of %d", all, different, f.next)
 	}
+}
+
+// Two ingesters die one after the other: who is left takes all shards of the first when they are overdue, though some
+// would be the share of the second, which does not come for them.
+func TestOverdueShardsAreForWhoeverIsThere(t *testing.T) {
+	f := newFixture(t, 4)
+	js, err := jetstream.New(f.conn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(t.Context(), wal.Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beat := func(id string) {
+		if _, err := kv.Put(t.Context(), "ingester."+id, []byte(`{"beat":100}`)); err != nil {
+			t.Error(err)
+		}
+	}
+	const timeout = 2 * time.Second
+	in := f.run(func(c *Config) { c.OwnerTimeout = timeout })
+	f.eventually("it owns all", func() bool { return in.owns() == 4 })
+	in.stop()
+	for shard := range 4 {
+		if _, err := f.wal.Claim(t.Context(), shard, "first", nobodyLives); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beat("first")
+	stop := make(chan struct{})
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		for {
+			beat("second") // it lives, and takes no shard
+			select {
+			case <-time.After(timeout / 10):
+			case <-stop:
+				return
+			}
+		}
+	})
+	defer beating.Wait()
+	defer close(stop)
+	in = f.run(func(c *Config) { c.OwnerTimeout = timeout })
+	taken := map[int]bool{}
+	f.eventually("it has taken every shard", func() bool {
+		for shard := range 4 {
+			p, err := f.wal.Position(t.Context(), shard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			taken[shard] = taken[shard] || p.Owner == in.cfg.ID
+		}
+		return len(taken) == 4 && taken[0] && taken[1] && taken[2] && taken[3]
+	})
+	f.eventually("it keeps its share", func() bool { return in.owns() == 2 })
 }
 
 // An owner that is cut off from its own end is fenced, and says so, and does no harm.

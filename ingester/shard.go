@@ -471,7 +471,7 @@ func (s *shard) acknowledge(ctx context.Context) state {
 	return s.gather
 }
 
-// release hands the shard back. It is the last state, with whatever is left undone.
+// release hands the shard back, with whatever is left undone. It is the last state.
 func (s *shard) release(ctx context.Context) state {
 	if errors.Is(s.error(), wal.ErrFenced) {
 		s.log.Warn("another ingester has taken this shard over; what was gathered is dropped here and landed there")
@@ -480,12 +480,27 @@ func (s *shard) release(ctx context.Context) state {
 	if s.span.Last > 0 {
 		s.log.Warn("handing the shard back before its batch landed; the next owner will land it", "first", s.span.First, "last", s.span.Last)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wal.DefaultTimeout)
-	defer cancel()
-	if err := s.lease.Release(ctx); err != nil {
-		s.log.Warn("the shard could not be handed back; it is taken over when this ingester is gone", "error", err)
+	ctx = context.WithoutCancel(ctx)
+	for attempt := 0; ; attempt++ {
+		err := s.handBack(ctx)
+		if err == nil || errors.Is(err, wal.ErrFenced) {
+			return nil
+		}
+		s.failed("hand the shard back", err)
+		if s.in.isDraining() {
+			s.log.Warn("the shard could not be handed back; it is taken over when this ingester is gone", "error", err)
+			return nil
+		}
+		// This ingester lives on, and nobody takes over what a live one owns.
+		wait(ctx, soon, attempt)
 	}
-	return nil
+}
+
+// handBack tries once to release the lease.
+func (s *shard) handBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, wal.DefaultTimeout)
+	defer cancel()
+	return s.lease.Release(ctx)
 }
 
 // persist does something until it succeeds, or there is no use in repeating it: the shard is fenced, ClickHouse

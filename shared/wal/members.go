@@ -21,8 +21,12 @@ const (
 	beatEvery  = 10   // a heartbeat comes every tenth
 	deafAfter  = 0.3  // without its own heartbeat for so much a member is deaf: it can't tell who is gone
 	listenAnew = 0.5  // deaf for so much, it watches the heartbeats anew
+	missingAt  = 0.3  // without a heartbeat for so much a member may be gone
 	goneAfter  = 0.75 // without a heartbeat for so much a member is gone: what is left is for claiming its shards
 	forgotten  = 10   // of one that is gone for so much the key is deleted
+	overdueAt  = 0.85 // gone for so much, its shards are for whoever is there,
+	overdueTo  = 2    // which is looked after until then
+	settled    = 1    // after so much a newcomer gets its share
 )
 
 // Member is what an ingester tells the others of itself.
@@ -45,11 +49,17 @@ type Membership struct {
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	seen map[string]time.Time // when the last heartbeat of another arrived; the time that this one was deaf does not count
-	echo time.Time            // when this one's own last heartbeat arrived
+	seen map[string]heard
+	echo time.Time // when this one's own last heartbeat arrived
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+}
+
+// heard is the last heartbeat of another.
+type heard struct {
+	at   time.Time // when it arrived; the time that this one was deaf does not count
+	beat uint64
 }
 
 // Join makes the ingester with this id a member, and keeps it one until Leave. Once it is killed, frozen or cut off, it
@@ -58,7 +68,7 @@ type Membership struct {
 func (w *WAL) Join(ctx context.Context, id string, self Member, timeout time.Duration) (*Membership, error) {
 	m := &Membership{
 		wal: w, id: id, self: self, timeout: timeout, log: w.log,
-		seen: map[string]time.Time{}, echo: time.Now(),
+		seen: map[string]heard{}, echo: time.Now(),
 	}
 	if err := m.beat(ctx, DefaultTimeout); err != nil {
 		return nil, err
@@ -87,18 +97,20 @@ func (m *Membership) Leave(ctx context.Context) error {
 	return m.wal.kv.Purge(ctx, memberPrefix+m.id)
 }
 
-// Live are the ids of the live members, this one always among them, in order.
-func (m *Membership) Live() []string {
+// Sharing are the ids of the live members that share the shards, this one always among them, in order. A newcomer is
+// among them after one timeout: the shards of one that was killed and started again at once are taken over by those
+// that are there, and one that keeps dying as it starts keeps no shards from them.
+func (m *Membership) Sharing() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	live := []string{m.id}
-	for id := range m.seen {
-		if id != m.id && m.silence(id) < m.part(goneAfter) {
-			live = append(live, id)
+	sharing := []string{m.id}
+	for id, last := range m.seen {
+		if id != m.id && last.beat > settled*beatEvery && m.silence(id) < m.part(goneAfter) {
+			sharing = append(sharing, id)
 		}
 	}
-	slices.Sort(live)
-	return live
+	slices.Sort(sharing)
+	return sharing
 }
 
 // IsLive tells whether the ingester with this id is a live member.
@@ -109,12 +121,51 @@ func (m *Membership) IsLive(id string) bool {
 	return id == m.id || ok && m.silence(id) < m.part(goneAfter)
 }
 
+// IsOverdue tells whether the ingester with this id is gone for so long that its shards should have been taken over. It
+// then does not matter whose share they are.
+func (m *Membership) IsOverdue(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.isOverdue(id)
+}
+
+// IsAnyOverdue tells whether that holds for any ingester.
+func (m *Membership) IsAnyOverdue() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.seen {
+		if m.isOverdue(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// IsAnyMissing tells whether the heartbeats of an ingester that counts as live don't come.
+func (m *Membership) IsAnyMissing() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range m.seen {
+		if silence := m.silence(id); id != m.id && silence >= m.part(missingAt) && silence < m.part(goneAfter) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOverdue needs mu.
+func (m *Membership) isOverdue(id string) bool {
+	_, ok := m.seen[id]
+	silence := m.silence(id)
+	return ok && id != m.id && silence >= m.part(overdueAt) && silence < m.part(overdueTo)
+}
+
 // silence is for how long a member could have been heard, and was not. It needs mu.
 func (m *Membership) silence(id string) time.Duration {
 	if time.Since(m.echo) > m.part(deafAfter) {
 		return 0
 	}
-	return time.Since(m.seen[id])
+	return time.Since(m.seen[id].at)
 }
 
 func (m *Membership) part(of float64) time.Duration { return time.Duration(of * float64(m.timeout)) }
@@ -164,16 +215,18 @@ func (m *Membership) update(entry jetstream.KeyValueEntry) {
 		delete(m.seen, id)
 	case id == m.id:
 		if deaf := now.Sub(m.echo); deaf > m.part(deafAfter) {
-			for other, seen := range m.seen {
-				if seen = seen.Add(deaf); seen.After(now) { // it was heard since
-					seen = now
+			for other, last := range m.seen {
+				if last.at = last.at.Add(deaf); last.at.After(now) { // it was heard since
+					last.at = now
 				}
-				m.seen[other] = seen
+				m.seen[other] = last
 			}
 		}
 		m.echo = now
 	default:
-		m.seen[id] = now
+		var member Member
+		_ = json.Unmarshal(entry.Value(), &member) // one that can't be read lives, too
+		m.seen[id] = heard{now, member.Beat}
 	}
 }
 

@@ -30,14 +30,14 @@ func TestMembership(t *testing.T) {
 		return m
 	}
 	a, b := join("a"), join("b")
-	eventually(t, "a sees b", func() bool { return slices.Equal(a.Live(), []string{"a", "b"}) })
-	if !slices.Equal(b.Live(), []string{"a", "b"}) || !b.IsLive("a") || b.IsLive("c") {
-		t.Errorf("b sees %v", b.Live())
+	eventually(t, "a sees b", func() bool { return slices.Equal(a.Sharing(), []string{"a", "b"}) })
+	if !slices.Equal(b.Sharing(), []string{"a", "b"}) || !b.IsLive("a") || b.IsLive("c") {
+		t.Errorf("b sees %v", b.Sharing())
 	}
 	if err := b.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a sees that b left", func() bool { return slices.Equal(a.Live(), []string{"a"}) })
+	eventually(t, "a sees that b left", func() bool { return slices.Equal(a.Sharing(), []string{"a"}) })
 	c := join("c")
 	eventually(t, "a sees c", func() bool { return a.IsLive("c") })
 	c.cancel() // as if it were killed
@@ -49,6 +49,43 @@ func TestMembership(t *testing.T) {
 	}
 	if err := a.Leave(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a member thinks of another, by for how long that is silent and how many heartbeats it has sent.
+func TestSilence(t *testing.T) {
+	const timeout = time.Hour
+	for _, c := range []struct {
+		silent                          float64 // part of the timeout
+		beat                            uint64
+		deaf                            bool
+		live, sharing, missing, overdue bool
+	}{
+		{silent: 0.01, beat: 1, live: true},
+		{silent: 0.01, beat: 10, live: true},
+		{silent: 0.01, beat: 11, live: true, sharing: true},
+		{silent: 0.29, beat: 100, live: true, sharing: true},
+		{silent: 0.31, beat: 100, live: true, sharing: true, missing: true},
+		{silent: 0.74, beat: 100, live: true, sharing: true, missing: true},
+		{silent: 0.76, beat: 100},
+		{silent: 0.86, beat: 100, overdue: true},
+		{silent: 1.9, beat: 1, overdue: true},
+		{silent: 2.1, beat: 100},
+		{silent: 1.9, beat: 100, deaf: true, live: true, sharing: true},
+	} {
+		m := &Membership{id: "self", timeout: timeout, echo: time.Now()}
+		m.seen = map[string]heard{"other": {time.Now().Add(-m.part(c.silent)), c.beat}, "self": {}}
+		if c.deaf {
+			m.echo = time.Now().Add(-m.part(c.silent))
+		}
+		sharing := slices.Contains(m.Sharing(), "other")
+		if m.IsLive("other") != c.live || sharing != c.sharing || m.IsAnyMissing() != c.missing ||
+			m.IsOverdue("other") != c.overdue || m.IsAnyOverdue() != c.overdue {
+			t.Errorf("%+v: live %t, sharing %t, missing %t, overdue %t", c, m.IsLive("other"), sharing, m.IsAnyMissing(), m.IsOverdue("other"))
+		}
+		if !m.IsLive("self") || m.IsOverdue("self") || m.IsLive("unknown") || m.IsOverdue("unknown") || !slices.Contains(m.Sharing(), "self") {
+			t.Error("of itself, or one that it does not know")
+		}
 	}
 }
 
@@ -79,7 +116,7 @@ func runMember(url string) int {
 		os.Exit(0)
 	}()
 	for was := ""; ; time.Sleep(time.Millisecond) {
-		if now := strings.Join(m.Live(), " "); now != was {
+		if now := strings.Join(m.Sharing(), " "); now != was {
 			fmt.Println(now)
 			was = now
 		}
@@ -165,8 +202,8 @@ func TestMembersOverARestartOfNATS(t *testing.T) {
 	beats := func() (n uint64) {
 		for _, m := range members {
 			m.mu.Lock()
-			for _, at := range m.seen {
-				n += uint64(at.UnixNano())
+			for _, last := range m.seen {
+				n += uint64(last.at.UnixNano())
 			}
 			m.mu.Unlock()
 		}
