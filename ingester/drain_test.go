@@ -14,7 +14,7 @@ import (
 // BenchmarkDrain lands a backlog as it is after an outage of ClickHouse, and compares that with what is the most
 // that could be reached: a bare loop that inserts the same batches, made beforehand, with as many at once.
 func BenchmarkDrain(b *testing.B) {
-	const shards, records, lines, batchRows = 4, 2000, 1000, 250_000
+	const shards, records, lines, batchRows = 4, 4000, 1000, 250_000
 	f := newFixture(b, shards)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range records {
