@@ -229,7 +229,7 @@ func (p *process) useClickHouse(dsn string) error {
 func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 	log := p.log.With("engine", "nats")
 	var w *wal.WAL
-	err := p.untilReached(log, func(ctx context.Context) error {
+	err := p.untilReached(p.env.ctx, log, func(ctx context.Context) error {
 		conn, err := p.connect(
 			nats.Name("logthra "+name),
 			nats.MaxReconnects(-1),
@@ -271,15 +271,15 @@ func (p *process) openStore(dsn string, connections int) (*store.Store, error) {
 	return s, nil
 }
 
-// untilReached tries to reach an engine, and says why it can't.
-func (p *process) untilReached(log *slog.Logger, reach func(context.Context) error) error {
+// untilReached tries to reach an engine until it succeeds or ctx ends, and says why it can't.
+func (p *process) untilReached(ctx context.Context, log *slog.Logger, reach func(context.Context) error) error {
 	said := ""
 	for {
-		err := reach(p.env.ctx)
+		err := reach(ctx)
 		if err == nil {
 			return nil
 		}
-		if p.env.ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return fmt.Errorf("ended before the engines were reached: %w", err)
 		}
 		if err.Error() != said {
@@ -288,7 +288,7 @@ func (p *process) untilReached(log *slog.Logger, reach func(context.Context) err
 		}
 		select {
 		case <-time.After(retryEngine):
-		case <-p.env.ctx.Done():
+		case <-ctx.Done():
 		}
 	}
 }
@@ -347,11 +347,13 @@ func (p *process) startIngester(
 	))
 	ctx, cancel := context.WithCancel(context.Background())
 	done, reached := make(chan struct{}), make(chan struct{})
+	reach, giveUp := context.WithCancel(p.env.ctx)
+	context.AfterFunc(ctx, giveUp)
 	go func() {
 		defer close(done)
 		migrate := func(ctx context.Context) error { return s.Migrate(ctx, retention) }
-		if p.untilReached(p.log.With("engine", "clickhouse"), migrate) != nil {
-			return // the process is told to end
+		if p.untilReached(reach, p.log.With("engine", "clickhouse"), migrate) != nil {
+			return // the process is told to end, or ends
 		}
 		close(reached)
 		if err := in.Run(ctx); err != nil {

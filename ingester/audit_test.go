@@ -18,8 +18,11 @@ import (
 // audit audits, and fails the test where the numbers do not add up.
 func (f *fixture) audit(o AuditOptions) AuditReport {
 	f.t.Helper()
-	report, err := Audit(f.t.Context(), f.wal, f.store, o)
-	if err != nil {
+	var report AuditReport
+	if err := f.ride(func() (err error) {
+		report, err = Audit(f.t.Context(), f.wal, f.store, o)
+		return err
+	}); err != nil {
 		f.t.Fatal(err)
 	}
 	var total Books
@@ -95,7 +98,8 @@ func (f *fixture) land() {
 // exec runs a statement; LOG in it is the table.
 func (f *fixture) exec(sql string, args ...any) {
 	f.t.Helper()
-	if err := f.store.Conn().Exec(f.t.Context(), strings.ReplaceAll(sql, "LOG", f.store.Database()+".log"), args...); err != nil {
+	sql = strings.ReplaceAll(sql, "LOG", f.store.Database()+".log")
+	if err := f.ride(func() error { return f.store.Conn().Exec(f.t.Context(), sql, args...) }); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -215,7 +219,7 @@ func TestAudit(t *testing.T) {
 				f.t.Fatal(err)
 			}
 			defer nc.Close()
-			if _, err := nc.Request("logs.acme.0", []byte("not a record"), 5*time.Second); err != nil {
+			if _, err := nc.Request("logs.acme.0", []byte("not a record"), time.Minute); err != nil {
 				f.t.Fatal(err)
 			}
 			f.push(1, 10)

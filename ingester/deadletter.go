@@ -28,6 +28,13 @@ func RetryDeadLetter(ctx context.Context, w *wal.WAL, s *store.Store, d wal.Dead
 	if d.Shard < 0 || d.Sequence == 0 {
 		return 0, &wal.UndecodableError{Reason: errors.New("it does not say where in the WAL it stood")}
 	}
+	position, err := w.Position(ctx, d.Shard)
+	if err != nil {
+		return 0, err
+	}
+	if position.Landed < d.Sequence { // who put it aside may have died before that was known, and begin again with it
+		return 0, fmt.Errorf("shard %d has not got past record %d yet: is an ingester running?", d.Shard, d.Sequence)
+	}
 	batch := store.Batch{Shard: uint16(d.Shard)}
 	batch.Add(d.Sequence, d.Tenant, &decoded)
 	retention, err := s.Retention(ctx)

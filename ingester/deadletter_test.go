@@ -89,7 +89,7 @@ func TestRetryDeadLetterThatStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := nc.Request("logs.acme.0", []byte("not a record"), 5*time.Second); err != nil {
+	if _, err := nc.Request("logs.acme.0", []byte("not a record"), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	sequence := f.headers(0)[0].Sequence

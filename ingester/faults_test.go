@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -70,6 +71,14 @@ func (f *faulty) Land(ctx context.Context, last uint64) error {
 
 func (f *faulty) Release(ctx context.Context) error {
 	return f.do("release", func() error { return f.lease.Release(ctx) })
+}
+
+func (f *faulty) Last(ctx context.Context, shard int) (last uint64, err error) {
+	err = f.do("look", func() error {
+		last, err = f.journal.Last(ctx, shard)
+		return err
+	})
+	return last, err
 }
 
 func (f *faulty) Read(ctx context.Context, shard int, from uint64) (reader *wal.Reader, err error) {
@@ -141,7 +150,7 @@ func TestEveryStepFails(t *testing.T) {
 		call int
 	}
 	for _, at := range []fault{
-		{"read", 1}, {"intend", 1}, {"intend", 2}, {"insert", 1}, {"insert", 2}, {"insert", 4}, {"reconcile", 1}, {"reconcile", 2},
+		{"look", 1}, {"read", 1}, {"intend", 1}, {"intend", 2}, {"insert", 1}, {"insert", 2}, {"insert", 4}, {"reconcile", 1}, {"reconcile", 2},
 		{"land", 1}, {"land", 2}, {"land", 4}, {"dead letter", 1}, {"dead letter", 2}, {"trim", 1}, {"trim", 2}, {"release", 1},
 	} {
 		for _, after := range []bool{false, true} {
@@ -214,16 +223,14 @@ func TestEveryStepFails(t *testing.T) {
 // pushAmongBadOnes pushes good records, and among them one that can't be decoded and one that ClickHouse refuses.
 func (f *fixture) pushAmongBadOnes() {
 	f.t.Helper()
-	if err := f.store.Conn().Exec(f.t.Context(), "ALTER TABLE "+f.store.Database()+".log ADD CONSTRAINT sane CHECK msg != 'poison'"); err != nil {
-		f.t.Fatal(err)
-	}
+	f.exec("ALTER TABLE LOG ADD CONSTRAINT sane CHECK msg != 'poison'")
 	f.push(4, 10)
 	nc, err := f.nats.Conn()
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := nc.RequestMsg(&nats.Msg{Subject: "logs.acme.0", Data: []byte("not a record")}, 5*time.Second); err != nil {
+	if _, err := nc.RequestMsg(&nats.Msg{Subject: "logs.acme.0", Data: []byte("not a record")}, time.Minute); err != nil {
 		f.t.Fatal(err)
 	}
 	f.push(4, 10)
@@ -272,6 +279,84 @@ func TestAViewThatThrows(t *testing.T) {
 	f.eventually("many are acknowledged", f.acknowledged)
 	if got := testutil.ToFloat64(in.metrics.deadLetters); got != 0 {
 		t.Errorf("%v dead letters", got)
+	}
+}
+
+// recoverFrom lets a successor take over from an owner that died after it had intended all that was pushed, and done
+// more; all lines have to be there once.
+func (f *fixture) recoverFrom(died func(l *wal.Lease, b *store.Batch, token string)) {
+	f.t.Helper()
+	lease, err := f.wal.Claim(f.t.Context(), 0, "former", nobodyLives)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	last, err := f.wal.Last(f.t.Context(), 0)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	span := wal.Range{First: last - 9, Last: last, Bytes: 1 << 20}
+	if err := lease.Intend(f.t.Context(), span); err != nil {
+		f.t.Fatal(err)
+	}
+	died(lease, f.batch(span), lease.Token(span))
+	f.own(context.Background(), "successor", nil)
+	f.landed()
+	f.eventually("it is acknowledged", f.acknowledged)
+	if all, different := f.rows(); all != uint64(f.next) || different != all {
+		f.t.Errorf("%d rows, %d different, of %d", all, different, f.next)
+	}
+}
+
+// ClickHouse has written a token down and died before it added the rows. It takes every repetition for done.
+func TestATokenWithoutRows(t *testing.T) {
+	f := newFixture(t, 1)
+	f.push(10, 10)
+	f.recoverFrom(func(_ *wal.Lease, b *store.Batch, token string) {
+		if err := f.store.Insert(t.Context(), b, token); err != nil {
+			t.Fatal(err)
+		}
+		f.exec("ALTER TABLE " + f.store.Database() + ".log DELETE WHERE wal_index < 7 SETTINGS mutations_sync = 2") // keeps the token
+	})
+}
+
+// ClickHouse has the rows, and has forgotten its tokens in a power cut.
+func TestRowsWithoutAToken(t *testing.T) {
+	f := newFixture(t, 1)
+	f.push(10, 10)
+	log := f.store.Database() + ".log"
+	f.recoverFrom(func(_ *wal.Lease, b *store.Batch, token string) {
+		if err := f.store.Insert(t.Context(), b, token); err != nil {
+			t.Fatal(err)
+		}
+		f.exec("ALTER TABLE " + log + " MODIFY SETTING non_replicated_deduplication_window = 0")
+		f.exec("ALTER TABLE " + log + " MODIFY SETTING non_replicated_deduplication_window = 10000")
+	})
+}
+
+// The bucket with the positions is lost, and with it how far the shard has landed. What the WAL still holds is looked
+// for in the table, whatever batches it makes now.
+func TestALostPosition(t *testing.T) {
+	f := newFixture(t, 1)
+	f.push(20, 10)
+	s, done := f.own(context.Background(), "former", nil)
+	f.landed()
+	f.eventually("it is acknowledged", f.acknowledged)
+	s.stop()
+	<-done
+	js, err := jetstream.New(f.conn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteKeyValue(t.Context(), wal.Bucket); err != nil {
+		t.Fatal(err)
+	}
+	f.wal = f.connect(1)
+	f.push(3, 10)
+	f.own(context.Background(), "successor", nil)
+	f.landed()
+	f.eventually("it is acknowledged", f.acknowledged)
+	if all, different := f.rows(); all != uint64(f.next) || different != all {
+		t.Errorf("%d rows, %d different, of %d", all, different, f.next)
 	}
 }
 

@@ -44,6 +44,7 @@ type Ingester struct {
 
 	mu       sync.Mutex
 	shards   map[int]*shard // those that run
+	unclear  map[int]bool   // those that do not run, and may be this ingester's all the same: the answer to a claim was lost
 	draining bool
 	drained  chan struct{} // closed when draining and no shard runs any more
 	running  sync.WaitGroup
@@ -55,7 +56,7 @@ func New(cfg Config, w *wal.WAL, s *store.Store, m *Metrics, log *slog.Logger) *
 	return &Ingester{
 		cfg: cfg, wal: w, store: s, metrics: m, log: log, started: time.Now(),
 		budget: semaphore.NewWeighted(cfg.BufferBytes),
-		shards: map[int]*shard{}, drained: make(chan struct{}),
+		shards: map[int]*shard{}, unclear: map[int]bool{}, drained: make(chan struct{}),
 	}
 }
 
@@ -83,10 +84,10 @@ func (in *Ingester) Run(ctx context.Context) error {
 		break
 	}
 	in.drain()
+	in.running.Wait()
 	// Shards that are handed back are claimed by those that are left: they have to know who that is.
 	leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), wal.DefaultTimeout)
 	defer cancel()
-	in.running.Wait()
 	if err := members.Leave(leave); err != nil {
 		in.log.Warn("the other ingesters could not be told that this one leaves", "error", err)
 	}
@@ -117,22 +118,26 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 		in.shards[staying[last]].stop()
 		staying = staying[:last]
 	}
-	owned := maps.Clone(in.shards)
+	owned, unclear := maps.Clone(in.shards), maps.Clone(in.unclear)
 	in.mu.Unlock()
 
 	overdue := members.IsAnyOverdue()
-	for n := 0; n < in.wal.Shards() && (len(staying) < share || overdue) && ctx.Err() == nil; n++ {
-		if owned[n] != nil {
+	for n := 0; n < in.wal.Shards() && ctx.Err() == nil; n++ {
+		switch {
+		case owned[n] != nil:
 			continue
-		}
-		if len(staying) >= share {
+		case len(staying) < share || unclear[n]:
+		case overdue:
 			// Those whose share it is may have died, too. Better too many for a while than none.
 			p, err := in.wal.Position(ctx, n)
 			if err != nil || !members.IsOverdue(p.Owner) {
 				continue
 			}
+		default:
+			continue
 		}
 		lease, err := in.wal.Claim(ctx, n, in.cfg.ID, members.IsLive)
+		in.setUnclear(n, err != nil && !errors.Is(err, wal.ErrOwned))
 		if errors.Is(err, wal.ErrOwned) {
 			continue
 		}
@@ -142,6 +147,17 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 		}
 		in.start(ctx, n, lease)
 		staying = append(staying, n)
+	}
+}
+
+// setUnclear keeps whether a shard may be this ingester's although it does not run. Nobody else takes such a one.
+func (in *Ingester) setUnclear(shard int, unclear bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if unclear {
+		in.unclear[shard] = true
+	} else {
+		delete(in.unclear, shard)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,10 +51,22 @@ func newFixture(t testing.TB, shards int) *fixture {
 	f.wal = f.connect(shards)
 	f.link = newLink(t, enginetest.ClickHouse(t).Addr())
 	f.store = f.open(f.link.addr, fmt.Sprintf("ingester_%d", databases.Add(1)))
-	if err := f.store.Migrate(t.Context(), 0); err != nil {
+	if err := f.ride(func() error { return f.store.Migrate(t.Context(), 0) }); err != nil {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// ride does something again while ClickHouse is away, and returns what came of it. All tests share one ClickHouse,
+// which may die of what another of them does to its connections, and is soon back.
+func (f *fixture) ride(do func() error) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := do()
+		if err == nil || store.Classify(err) != store.Transient || f.t.Context().Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		f.t.Logf("tried again: %v", err)
+	}
 }
 
 func (f *fixture) conn(t testing.TB) *nats.Conn {
@@ -156,7 +169,7 @@ func (f *fixture) push(records, lines int) {
 func (f *fixture) rows() (all, different uint64) {
 	f.t.Helper()
 	sql := "SELECT count(), uniqExact(msg) FROM " + f.store.Database() + ".log"
-	if err := f.store.Conn().QueryRow(f.t.Context(), sql).Scan(&all, &different); err != nil {
+	if err := f.ride(func() error { return f.store.Conn().QueryRow(f.t.Context(), sql).Scan(&all, &different) }); err != nil {
 		f.t.Fatal(err)
 	}
 	return all, different
@@ -176,9 +189,9 @@ func (f *fixture) landed() {
 
 func (f *fixture) eventually(what string, is func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			f.t.Fatal("not within 30 s: " + what)
+			f.t.Fatal("not within 2 minutes: " + what)
 		}
 	}
 }
@@ -292,10 +305,14 @@ func TestOutageOfClickHouse(t *testing.T) {
 		t.Error("ready without ClickHouse")
 	}
 	service := &Service{Ingester: in.Ingester, Addresses: func() map[string]string { return nil }}
-	response, err := service.Status(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var response *logthrav1.StatusResponse
+	f.eventually("all shards are retrying", func() bool { // the failures may all be one shard's
+		var err error
+		if response, err = service.Status(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(response.GetShards(), func(s *logthrav1.ShardStatus) bool { return s.GetState() != "retrying" })
+	})
 	backlog := uint64(0)
 	for _, s := range response.GetShards() {
 		backlog += s.GetBacklogRecords()
@@ -314,9 +331,7 @@ func TestOutageOfClickHouse(t *testing.T) {
 	f.link.mend()
 	f.landed()
 	f.eventually("it is acknowledged", f.acknowledged)
-	if err := in.Ready(t.Context()); err != nil {
-		t.Error(err)
-	}
+	f.eventually("it is ready", func() bool { return in.Ready(t.Context()) == nil })
 }
 
 // A backlog far above the memory ceiling does not raise the memory above it.
@@ -467,7 +482,7 @@ func TestABadRecordStopsNothing(t *testing.T) {
 	defer nc.Close()
 	for range 3 {
 		f.push(2, 10)
-		if _, err := nc.Request("logs.acme.0", []byte("not a record"), time.Second); err != nil {
+		if _, err := nc.Request("logs.acme.0", []byte("not a record"), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -476,7 +491,7 @@ func TestABadRecordStopsNothing(t *testing.T) {
 	if got := testutil.ToFloat64(in.metrics.deadLetters); got != 3 {
 		t.Errorf("%v dead letters of 3", got)
 	}
-	if _, err := nc.Request("logs.acme.0", []byte("alone"), time.Second); err != nil { // a batch of no rows
+	if _, err := nc.Request("logs.acme.0", []byte("alone"), time.Minute); err != nil { // a batch of no rows
 		t.Fatal(err)
 	}
 	f.eventually("a bad record alone is acknowledged", f.acknowledged)
@@ -533,7 +548,7 @@ func TestOverdueShardsAreForWhoeverIsThere(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	const timeout = 2 * time.Second
+	const timeout = 5 * time.Second // it keeps what is not its share for a tenth of that, which is not to be missed
 	in := f.run(func(c *Config) { c.OwnerTimeout = timeout })
 	f.eventually("it owns all", func() bool { return in.owns() == 4 })
 	in.stop()
@@ -590,7 +605,8 @@ func TestFencedOwnerDropsItsShard(t *testing.T) {
 	if all, _ := f.rows(); all != 0 {
 		t.Errorf("%d rows of an owner that was fenced", all)
 	}
-	if err := usurper.Release(t.Context()); err != nil {
+	// No member of that name lives: it may have been claimed already.
+	if err := usurper.Release(t.Context()); err != nil && !errors.Is(err, wal.ErrFenced) {
 		t.Error(err)
 	}
 	f.eventually("it claims it again", func() bool { return in.owns() == 1 })
@@ -598,6 +614,18 @@ func TestFencedOwnerDropsItsShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.landed()
+}
+
+// An owner that has nothing to write finds out, too, and does not count the shard as its own for ever.
+func TestIdleOwnerFindsItselfFenced(t *testing.T) {
+	f := newFixture(t, 1)
+	in := f.run(nil)
+	f.eventually("it owns the shard", func() bool { return in.owns() == 1 })
+	s := shardOf(in)
+	if _, err := f.wal.Claim(t.Context(), 0, "usurper", nobodyLives); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("it drops the shard", func() bool { return shardOf(in) != s })
 }
 
 func TestDrain(t *testing.T) {
@@ -642,7 +670,7 @@ func TestStopWithoutClickHouse(t *testing.T) {
 	f.link.cut()
 	began := time.Now()
 	in.stop()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > defaults.DrainTimeout*3/4 {
 		t.Errorf("it took %s", took)
 	}
 	f.link.mend()

@@ -22,7 +22,7 @@ import (
 
 // newReplay returns a replay that makes a batch of every 100 rows.
 func (f *fixture) newReplay(change func(*ReplayConfig)) *Replay {
-	cfg := ReplayConfig{FlushRows: 100, FlushBytes: 64 << 20, Patience: 30 * time.Second, Timeout: 2 * time.Second}
+	cfg := ReplayConfig{FlushRows: 100, FlushBytes: 64 << 20, Patience: 2 * time.Minute, Timeout: 2 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}
@@ -67,7 +67,7 @@ func (f *fixture) content(where string) string {
 	var text string
 	sql := `SELECT concat(toString(count()), ' ', toString(sum(toUInt128(sipHash64(tenant_id, stream_id, timestamp, stream, msg, toString(metadata), wal_shard, wal_seq, wal_index)))))
 		FROM ` + f.store.Database() + ".log WHERE " + where
-	if err := f.store.Conn().QueryRow(f.t.Context(), sql).Scan(&text); err != nil {
+	if err := f.ride(func() error { return f.store.Conn().QueryRow(f.t.Context(), sql).Scan(&text) }); err != nil {
 		f.t.Fatal(err)
 	}
 	return text
@@ -740,7 +740,7 @@ func TestReplayLeavesDeadLettersOut(t *testing.T) {
 	}
 	defer nc.Close()
 	for range 2 {
-		if _, err := nc.Request("logs.acme.0", []byte("not a record"), 5*time.Second); err != nil {
+		if _, err := nc.Request("logs.acme.0", []byte("not a record"), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -799,9 +799,9 @@ func TestReplayIsPaced(t *testing.T) {
 	if took := time.Since(began); took < 600*time.Millisecond { // between the first insert of 100 rows and the fourth
 		t.Errorf("400 rows took %s at 500 a second", took)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
 	f.exec("TRUNCATE TABLE LOG")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
 	if err := f.newReplay(func(c *ReplayConfig) { c.Rate = 1 }).Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it does not end while it waits: %v", err)
 	}
@@ -811,6 +811,7 @@ func TestReplayIsPaced(t *testing.T) {
 func TestReplayBesideLiveIngest(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, 2)
+	began := time.Now()
 	live := func(c *Config) { c.FlushInterval, c.FlushRows = 20*time.Millisecond, 200 }
 	in := f.run(live)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -832,7 +833,7 @@ func TestReplayBesideLiveIngest(t *testing.T) {
 			other.stop()
 		}
 	})
-	f.eventually("it runs", func() bool { rows, _ := f.rows(); return rows > 1000 })
+	f.eventually("it runs", func() bool { rows, _ := f.rows(); return rows > 2000 })
 	lost := uint64(0)
 	for _, loss := range []string{"TRUNCATE TABLE LOG", "DELETE FROM LOG WHERE wal_seq % 7 = 0"} {
 		f.exec(loss)
@@ -851,7 +852,14 @@ func TestReplayBesideLiveIngest(t *testing.T) {
 	if all, different := f.rows(); all != uint64(f.next) || different != all {
 		t.Errorf("%d rows, %d different, of %d", all, different, f.next)
 	}
+	var uptime uint32 // of ClickHouse, which may have died of another test
+	if err := f.ride(func() error { return f.store.Conn().QueryRow(t.Context(), "SELECT uptime()").Scan(&uptime) }); err != nil {
+		t.Fatal(err)
+	}
 	for _, class := range []store.Class{store.Transient, store.BadBatch, store.Operator} {
+		if class == store.Transient && time.Duration(uptime)*time.Second < time.Since(began)-time.Second {
+			continue
+		}
 		if n := testutil.ToFloat64(in.metrics.failures.WithLabelValues(class.String())); n > 0 {
 			t.Errorf("%v inserts of the ingester failed: %s", n, class)
 		}

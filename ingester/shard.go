@@ -3,6 +3,7 @@ package ingester
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -40,6 +41,7 @@ type (
 		Release(ctx context.Context) error
 	}
 	journal interface {
+		Last(ctx context.Context, shard int) (uint64, error)
 		Read(ctx context.Context, shard int, from uint64) (*wal.Reader, error)
 		DeadLetter(ctx context.Context, r wal.Record, reason error) error
 		Trim(ctx context.Context, shard int, landed uint64, window time.Duration) error
@@ -52,8 +54,8 @@ type (
 
 // shard is the life of one shard in the hands of its owner, a state machine:
 //
-//	recover → gather → intend → insert → acknowledge → gather …
-//	                              └─ bisect → gather …
+//	look → recover → gather → intend → insert → acknowledge → gather …
+//	                                     └─ bisect → gather …
 //
 // Each state is a method that returns the next; nil ends. A shard that is stopped flushes what it has
 // gathered and releases its lease; one that runs out of time releases it with the intent in place, for the
@@ -74,10 +76,13 @@ type shard struct {
 	span    wal.Range  // of the batch; Last is 0 while it is empty
 	records int        // of the batch
 	newest  wal.Record // of the batch
-	unsure  bool       // ClickHouse may hold rows of the batch already
+	unsure  bool       // ClickHouse may hold rows of the batch already: it is asked
+	begun   bool       // the batch was inserted before, under its token, and nobody knows how that ended
+	settled uint64     // the last record of the WAL when the shard was claimed
 	next    uint64     // sequence from which on nothing has been read
 	began   time.Time  // when the first record of the batch came
 	held    int64      // bytes of the budget
+	trimmed time.Time  // when the WAL was trimmed last
 
 	// While a bad record is looked for:
 	most    int    // records that a batch may have; 0: any number
@@ -137,7 +142,7 @@ func (s *shard) run(ctx context.Context) {
 	s.in.metrics.owned.Inc()
 	defer s.in.metrics.owned.Dec()
 	s.log.Debug("shard claimed", "landed", s.landed)
-	for next := s.recover; next != nil; {
+	for next := s.look; next != nil; {
 		next = next(ctx)
 	}
 	if s.reader != nil {
@@ -150,6 +155,19 @@ func (s *shard) run(ctx context.Context) {
 	close(s.changed)
 }
 
+// look finds out where the WAL of a former owner ends. Of those records ClickHouse may hold rows that the position does
+// not tell of, as where that was lost, or an owner died while it looked for a bad record.
+func (s *shard) look(ctx context.Context) state {
+	s.set("recovering")
+	if s.persist(ctx, "look at the WAL", func() (err error) {
+		s.settled, err = s.journal.Last(ctx, s.number)
+		return err
+	}) != nil {
+		return s.release
+	}
+	return s.recover
+}
+
 // recover repeats the insert that a former owner intended, whose end nobody knows: the same rows with the same
 // token. A ClickHouse that has them drops them by the token; one that has forgotten its tokens, as by a power cut,
 // is asked for the rows themselves first.
@@ -159,14 +177,17 @@ func (s *shard) recover(ctx context.Context) state {
 		return s.gather
 	}
 	s.log.Info("repeating the insert that the former owner had begun", "first", intent.First, "last", intent.Last)
-	s.set("recovering")
 	s.held = min(intent.Bytes, s.in.cfg.BufferBytes)
 	if err := s.in.budget.Acquire(ctx, s.held); err != nil {
 		s.held = 0
 		return s.release
 	}
 	s.next, s.began = intent.First, time.Now()
-	for s.span.Last < intent.Last {
+	for s.next <= intent.Last {
+		if s.next > s.settled {
+			s.log.Error("the WAL lacks records that a former owner meant to insert", "first", intent.First, "last", intent.Last)
+			break
+		}
 		record, ok := s.read(ctx, nil)
 		if !ok {
 			return s.release
@@ -182,7 +203,7 @@ func (s *shard) recover(ctx context.Context) state {
 		}
 		s.add(&record, nil)
 	}
-	s.span, s.unsure = *intent, true
+	s.span, s.unsure, s.begun = *intent, true, true
 	if s.batch.Rows() == 0 {
 		return s.acknowledge
 	}
@@ -192,7 +213,7 @@ func (s *shard) recover(ctx context.Context) state {
 // gather fills the batch until it is full, or due, or a flush is asked for.
 func (s *shard) gather(ctx context.Context) state {
 	s.set("gathering")
-	wake := time.NewTimer(trimEvery)
+	wake := time.NewTimer(s.in.cfg.OwnerTimeout)
 	defer wake.Stop()
 	if s.pending != nil { // there was no room for it in the last batch
 		if !s.makeRoom(ctx) {
@@ -217,8 +238,15 @@ func (s *shard) gather(ctx context.Context) state {
 		}
 		if !ok {
 			if s.span.Last == 0 {
-				s.trim(ctx)
-				wake.Reset(trimEvery)
+				// Nothing that it writes would tell an idle owner that it is none any more, and it would go on counting the shard.
+				if err := s.lease.Check(ctx); err != nil {
+					s.failed("own the shard", err)
+					return s.release
+				}
+				if time.Since(s.trimmed) >= trimEvery {
+					s.trim(ctx)
+				}
+				wake.Reset(s.in.cfg.OwnerTimeout)
 			}
 			continue
 		}
@@ -359,7 +387,7 @@ func (s *shard) intend(ctx context.Context) state {
 	if s.batch.Rows() == 0 { // dead letters only
 		return s.acknowledge
 	}
-	s.unsure = s.most > 0 // what a refused insert left behind, nobody knows
+	s.unsure = s.most > 0 || s.span.First <= s.settled // what a refused insert left behind, or a former owner, nobody knows
 	if s.persist(ctx, "record the intent", func() error { return s.lease.Intend(ctx, s.span) }) != nil {
 		return s.release
 	}
@@ -381,6 +409,8 @@ func (s *shard) insert(ctx context.Context) state {
 		return err
 	})
 	switch {
+	case errors.Is(err, wal.ErrFenced):
+		return s.release
 	case isRefused(err):
 		return s.bisect(err)
 	case err != nil:
@@ -397,6 +427,10 @@ func (s *shard) insert(ctx context.Context) state {
 
 // attempt tries once to insert what ClickHouse lacks of the batch.
 func (s *shard) attempt(ctx context.Context, token string) error {
+	if err := s.lease.Check(ctx); err != nil { // one that was frozen for long would find out only after the insert
+		return err
+	}
+	begun := s.begun
 	if s.unsure {
 		missing, err := s.table.Reconcile(ctx, &s.batch)
 		if err != nil {
@@ -406,9 +440,14 @@ func (s *shard) attempt(ctx context.Context, token string) error {
 			s.log.Info("the table holds rows of the batch already", "first", s.span.First, "last", s.span.Last, "there", there, "missing", missing)
 		}
 	}
-	s.unsure = true
+	s.unsure, s.begun = true, true
 	err := s.table.Insert(ctx, &s.batch, token)
-	if !isRefused(err) {
+	switch {
+	case err == nil && begun:
+		return s.confirm(ctx, token)
+	case err == nil:
+		return nil
+	case store.Classify(err) != store.BadBatch:
 		return err
 	}
 	// A view of somebody's that can't take a row fails the insert after the table has taken all of it.
@@ -417,9 +456,34 @@ func (s *shard) attempt(ctx context.Context, token string) error {
 	case reconcileErr != nil:
 		return reconcileErr
 	case missing > 0:
-		return err
+		return &refusedError{err}
 	}
 	s.log.Warn("the batch has landed, although a view on the table refuses it", "first", s.span.First, "last", s.span.Last, "error", err)
+	return nil
+}
+
+// furtherTokens is how many more tokens a repeated insert gets whose rows are not there.
+const furtherTokens = 3
+
+// confirm looks whether the rows of a repeated insert are there. ClickHouse writes a token down before it adds the
+// rows: where it died in between, it takes the repetition for done, and the rows get a further token. By then
+// nothing of the first insert is on its way any more.
+func (s *shard) confirm(ctx context.Context, token string) error {
+	for n := range furtherTokens + 1 {
+		missing, err := s.table.Reconcile(ctx, &s.batch)
+		if err != nil || missing == 0 {
+			return err
+		}
+		if n == furtherTokens {
+			s.log.Error("rows of the batch are not there after they were inserted; if retention has not removed them, logthra replay inserts them",
+				"first", s.span.First, "last", s.span.Last, "missing", missing)
+			break
+		}
+		s.log.Warn("ClickHouse knows the token of rows that it lacks; they get a further one", "first", s.span.First, "last", s.span.Last, "missing", missing)
+		if err := s.table.Insert(ctx, &s.batch, fmt.Sprintf("%s-%d", token, n+2)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -448,7 +512,7 @@ func (s *shard) bisect(refused error) state {
 // clear makes the batch an empty one.
 func (s *shard) clear() {
 	s.batch.Reset()
-	s.span, s.records, s.newest, s.unsure = wal.Range{}, 0, wal.Record{}, false
+	s.span, s.records, s.newest, s.unsure, s.begun = wal.Range{}, 0, wal.Record{}, false, false
 	s.in.budget.Release(s.held)
 	s.held = 0
 }
@@ -513,10 +577,7 @@ func (s *shard) persist(ctx context.Context, step string, do func() error) error
 			return nil
 		}
 		fenced := errors.Is(err, wal.ErrFenced)
-		if ctx.Err() != nil && !fenced {
-			return err
-		}
-		if isRefused(err) && !fenced {
+		if !fenced && (ctx.Err() != nil || isRefused(err)) {
 			return err
 		}
 		s.failed(step, err)
@@ -530,12 +591,20 @@ func (s *shard) persist(ctx context.Context, step string, do func() error) error
 	}
 }
 
-// isRefused tells whether ClickHouse refuses the batch for what is in it.
-func isRefused(err error) bool { return err != nil && store.Classify(err) == store.BadBatch }
+// refusedError is why ClickHouse refuses the rows of a batch for what is in them.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// isRefused tells whether repeating is no use because of what is in the batch.
+func isRefused(err error) bool {
+	_, ok := errors.AsType[*refusedError](err)
+	return ok
+}
 
 // needsOperator tells whether what failed stays so until somebody acts.
 func needsOperator(err error) bool {
-	return store.Classify(err) == store.Operator || errors.Is(err, wal.ErrDeadLettersFull)
+	return err != nil && store.Classify(err) != store.Transient || errors.Is(err, wal.ErrDeadLettersFull)
 }
 
 // wait waits before the next attempt, and returns false if ctx ended.
@@ -551,6 +620,7 @@ func wait(ctx context.Context, b backoff, attempt int) bool {
 
 // trim deletes what may go from the WAL. It is tried again with the next batch.
 func (s *shard) trim(ctx context.Context) {
+	s.trimmed = time.Now()
 	if err := s.journal.Trim(ctx, s.number, s.lease.Position().Landed, s.in.cfg.ReplayWindow); err != nil && ctx.Err() == nil {
 		s.log.Warn("trimming the WAL failed; it is tried again", "error", err)
 	}

@@ -64,8 +64,11 @@ func (d *document[T]) get() T {
 
 // check returns an error if another holds the document, or it can't be read.
 func (d *document[T]) check(ctx context.Context) error {
-	now, _, err := d.read(ctx)
-	if err == nil && now.holder() != d.mine {
+	d.mu.Lock()
+	known := d.revision
+	d.mu.Unlock()
+	now, revision, err := d.read(ctx)
+	if err == nil && revision > known && now.holder() != d.mine {
 		return d.lost
 	}
 	return err
@@ -124,7 +127,10 @@ func (d *document[T]) change(ctx context.Context, edit func(*T)) error {
 			d.value, d.revision = next, revision
 			return nil
 		}
-		if now.holder() != d.mine || revision <= d.revision {
+		if revision <= d.revision { // what was changed meanwhile is not that: a server lags behind, or the key was deleted
+			return fmt.Errorf("%s: key %s of bucket %s was changed, and read as it was before, or was deleted", d.what, d.key, Bucket)
+		}
+		if now.holder() != d.mine {
 			return d.lost
 		}
 		d.revision = revision
