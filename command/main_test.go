@@ -282,18 +282,27 @@ func query(address, sql string) (string, error) {
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = errors.New(string(text))
+		err = &refusedQueryError{string(text)}
 	}
 	return string(text), err
 }
 
+// refusedQueryError is what ClickHouse says against a query.
+type refusedQueryError struct{ text string }
+
+func (r *refusedQueryError) Error() string { return r.text }
+
 func mustQuery(t *testing.T, address, sql string) string {
 	t.Helper()
-	text, err := query(address, sql)
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		text, err := query(address, sql)
+		if err == nil {
+			return text
+		}
+		if errors.As(err, new(*refusedQueryError)) || time.Now().After(deadline) { // it may have died by itself, and is soon back
+			t.Fatal(err)
+		}
 	}
-	return text
 }
 
 // lines counts lines by their hash.

@@ -39,6 +39,11 @@ const (
 	settleTimeout = 4 * time.Minute
 	// enoughTakeovers is from how many measured takeovers on their times are held against the owner timeout.
 	enoughTakeovers = 100
+	// enoughWakes is likewise of ingesters that woke up: one or two may be killed before they get to say anything.
+	enoughWakes = 3
+	// askAgainFor is how long who asks ClickHouse or NATS for the result rides out that they are away: ClickHouse dies
+	// by itself now and then, and is soon back.
+	askAgainFor = 2 * time.Minute
 )
 
 // TestChaos breaks everything, again and again, and wants every line that was accepted in the table, once.
@@ -256,7 +261,11 @@ func (h *harness) progress(ctx context.Context) {
 // verify compares what was answered with what is there.
 func (h *harness) verify() []violation {
 	h.Helper()
-	all, err := h.cluster.heldByPush(h.Context())
+	var all map[uint32]held
+	err := until(h.Context(), askAgainFor, "asking what the table holds", func() (err error) {
+		all, err = h.cluster.heldByPush(h.Context())
+		return err
+	})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -293,7 +302,11 @@ func (h *harness) report(violations []violation) {
 	if err := h.cluster.audit(h.Context()); err != nil {
 		h.Error(err)
 	}
-	dead, err := h.breaker.js.Stream(h.Context(), wal.DeadLetterStream)
+	var dead jetstream.Stream
+	err := until(h.Context(), askAgainFor, "looking for dead letters", func() (err error) {
+		dead, err = h.breaker.js.Stream(h.Context(), wal.DeadLetterStream)
+		return err
+	})
 	if err != nil {
 		h.Error(err)
 	} else if n := dead.CachedInfo().State.Msgs; n > 0 {
@@ -365,7 +378,7 @@ func (h *harness) summarize(span time.Duration) {
 	if p99 := quantile(alone, 0.99); len(alone) >= enoughTakeovers && p99 > ownerTimeout {
 		h.Errorf("99 %% of the takeovers took up to %s, more than the owner timeout, %s", p99, ownerTimeout)
 	}
-	if woke > 0 && fenced == 0 {
+	if woke >= enoughWakes && fenced == 0 {
 		h.Errorf("%d ingesters woke up after their shards had been taken over, and none said that it was fenced", woke)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -134,13 +135,23 @@ func (r *record) judge(h held) string {
 	return ""
 }
 
-// audit runs logthra audit.
+// audit runs logthra audit, again where it could not be done. Its error is what one that was done finds.
 func (c *cluster) audit(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, c.binary, "audit", "--json",
-		"--nats-url", "nats://"+c.processes[natsName].address(natsName),
-		"--clickhouse-dsn", "clickhouse://"+c.processes[clickhouseName].address(clickhouseName)+"/logs")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("logthra audit: %w\n%s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	var found error
+	err := until(ctx, askAgainFor, "logthra audit", func() error {
+		cmd := exec.CommandContext(ctx, c.binary, "audit", "--json",
+			"--nats-url", "nats://"+c.processes[natsName].address(natsName),
+			"--clickhouse-dsn", "clickhouse://"+c.processes[clickhouseName].address(clickhouseName)+"/logs")
+		var stdout, stderr strings.Builder
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		if err != nil && stdout.Len() == 0 {
+			return fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+		}
+		if err != nil {
+			found = fmt.Errorf("logthra audit: %w\n%s", err, strings.TrimSpace(stdout.String()+stderr.String()))
+		}
+		return nil
+	})
+	return errors.Join(err, found)
 }

@@ -80,8 +80,10 @@ func TestLeaderChange(t *testing.T) {
 	progress()
 	for i := range changes {
 		stream := wal.StreamName(i % f.wal.Shards())
-		_, err := nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 10*time.Second)
-		must(t, err)
+		eventually(t, "the leader steps down", func() bool {
+			_, err := nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 10*time.Second)
+			return err == nil
+		})
 		progress()
 	}
 	servers[0].Shutdown()

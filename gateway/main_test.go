@@ -427,10 +427,10 @@ func wantRefused(t testing.TB, a answer, status int, parts ...string) {
 	}
 }
 
-// eventually fails t when condition doesn't hold within half a minute.
+// eventually fails t when condition doesn't hold within two minutes.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("still not: %s", what)
 		}

@@ -17,7 +17,7 @@ func execute(t testing.TB, s *Store, statements ...string) {
 	database := strings.NewReplacer("logs.", s.database+".", "DATABASE logs", "DATABASE "+s.database)
 	for _, sql := range statements {
 		sql = database.Replace(sql)
-		if err := s.conn.Exec(t.Context(), sql); err != nil {
+		if err := ride(t, func() error { return s.conn.Exec(t.Context(), sql) }); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
@@ -33,14 +33,15 @@ func loseDeduplication(t testing.TB, s *Store) {
 
 func reconcile(t testing.TB, s *Store, b *Batch, missing int) {
 	t.Helper()
-	if got, err := s.Reconcile(t.Context(), b); err != nil || got != missing {
+	var got int
+	if err := ride(t, func() (err error) { got, err = s.Reconcile(t.Context(), b); return err }); err != nil || got != missing {
 		t.Fatalf("%d rows are missing, want %d: %v", got, missing, err)
 	}
 }
 
 func insert(t testing.TB, s *Store, b *Batch, token string) {
 	t.Helper()
-	if err := s.Insert(t.Context(), b, token); err != nil {
+	if err := ride(t, func() error { return s.Insert(t.Context(), b, token) }); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -30,11 +30,29 @@ func openNew(t testing.TB) (*Store, *embedded.ClickHouse) {
 	dsn := fmt.Sprintf("clickhouse://%s/store_%d", server.Addr(), databases.Add(1))
 	s := openDSN(t, dsn)
 	t.Cleanup(func() {
-		if err := s.conn.Exec(context.Background(), "DROP DATABASE IF EXISTS "+s.database+" SYNC"); err != nil {
+		if err := ride(t, func() error {
+			return s.conn.Exec(context.Background(), "DROP DATABASE IF EXISTS "+s.database+" SYNC")
+		}); err != nil {
 			t.Error(err)
 		}
 	})
 	return s, server
+}
+
+// ride does something again while ClickHouse is away, and returns what came of it. All tests share one ClickHouse, which
+// may die of what an earlier one has done to its connections, and is soon back.
+func ride(t testing.TB, do func() error) error {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := do()
+		if err == nil || Classify(err) != Transient || errors.Is(err, context.Canceled) || time.Now().After(deadline) {
+			return err
+		}
+		if _, refused := errors.AsType[*clickhouse.Exception](err); refused { // it is there
+			return err
+		}
+		t.Logf("tried again: %v", err)
+	}
 }
 
 func openDSN(t testing.TB, dsn string) *Store {
@@ -50,7 +68,7 @@ func openDSN(t testing.TB, dsn string) *Store {
 func migrated(t testing.TB) (*Store, *embedded.ClickHouse) {
 	t.Helper()
 	s, server := openNew(t)
-	if err := s.Migrate(t.Context(), 0); err != nil {
+	if err := ride(t, func() error { return s.Migrate(t.Context(), 0) }); err != nil {
 		t.Fatal(err)
 	}
 	return s, server
@@ -60,21 +78,25 @@ func migrated(t testing.TB) (*Store, *embedded.ClickHouse) {
 func query(t testing.TB, s *Store, sql string, args ...any) string {
 	t.Helper()
 	sql = strings.ReplaceAll(sql, "logs.", s.database+".")
-	rows, err := s.conn.Query(t.Context(), sql, args...)
+	var out []string
+	err := ride(t, func() error {
+		out = nil
+		rows, err := s.conn.Query(t.Context(), sql, args...)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var text string
+			if err := rows.Scan(&text); err != nil {
+				return err
+			}
+			out = append(out, text)
+		}
+		return rows.Err()
+	})
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
-	}
-	defer func() { _ = rows.Close() }()
-	var out []string
-	for rows.Next() {
-		var text string
-		if err := rows.Scan(&text); err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, text)
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
 	}
 	return strings.Join(out, "\n")
 }
@@ -82,7 +104,7 @@ func query(t testing.TB, s *Store, sql string, args ...any) string {
 func count(t testing.TB, s *Store) uint64 {
 	t.Helper()
 	var n uint64
-	if err := s.conn.QueryRow(t.Context(), "SELECT count() FROM "+s.database+".log").Scan(&n); err != nil {
+	if err := ride(t, func() error { return s.conn.QueryRow(t.Context(), "SELECT count() FROM "+s.database+".log").Scan(&n) }); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -366,7 +388,8 @@ func TestInsertIsExactlyOnceThroughKills(t *testing.T) {
 		b.Shard = uint16(i)
 		b.unmark()
 		token := fmt.Sprint("kill", i)
-		kill := time.AfterFunc(time.Duration(20+40*i)*time.Millisecond, server.Kill)
+		killed := make(chan struct{})
+		kill := time.AfterFunc(time.Duration(20+40*i)*time.Millisecond, func() { defer close(killed); server.Kill() })
 		for err := s.Insert(t.Context(), b, token); err != nil; {
 			retries++
 			if t.Context().Err() != nil {
@@ -379,7 +402,9 @@ func TestInsertIsExactlyOnceThroughKills(t *testing.T) {
 				err = s.Insert(t.Context(), b, token)
 			}
 		}
-		kill.Stop()
+		if !kill.Stop() {
+			<-killed // or it would hit what comes next
+		}
 	}
 	if err := server.Ready(t.Context()); err != nil {
 		t.Fatal(err)
