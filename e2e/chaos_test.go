@@ -36,7 +36,7 @@ const (
 	libraryTimeout = 10 * time.Minute
 	startTimeout   = 3 * time.Minute
 	// settleTimeout is how long the backlog may take to land once nothing is broken any more.
-	settleTimeout = 4 * time.Minute
+	settleTimeout = 6 * time.Minute
 	// enoughTakeovers is from how many measured takeovers on their times are held against the owner timeout.
 	enoughTakeovers = 100
 	// enoughWakes is likewise of ingesters that woke up: one or two may be killed before they get to say anything.
