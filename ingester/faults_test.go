@@ -381,7 +381,7 @@ func TestReadySaysWhatTheOperatorHasToDo(t *testing.T) {
 	f.push(20, 10)
 	f.eventually("it says why", func() bool {
 		err := in.Ready(t.Context())
-		return err != nil && strings.Contains(err.Error(), "shard ") && strings.Contains(err.Error(), "does not exist")
+		return err != nil && strings.Contains(err.Error(), "shard ") && strings.Contains(err.Error(), "code: 60") // UNKNOWN_TABLE
 	})
 	if got := testutil.ToFloat64(in.metrics.failures.WithLabelValues("operator")); got == 0 {
 		t.Error("the metric does not count it")
