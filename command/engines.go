@@ -16,6 +16,9 @@ import (
 // attachTimeout bounds how long a tool tries to reach an engine.
 const attachTimeout = 10 * time.Second
 
+// restartPatience is how long a tool waits for a ClickHouse that can't be reached.
+const restartPatience = 5 * time.Second
+
 // toolConnections is how many queries or inserts of a tool may run at once.
 const toolConnections = 2
 
@@ -46,11 +49,27 @@ func (e *engines) open(env *environment) (w *wal.WAL, s *store.Store, done func(
 	}
 	ctx, cancel := context.WithTimeout(env.ctx, attachTimeout)
 	defer cancel()
-	if err := s.Ready(ctx); err != nil {
+	if err := awaitStore(ctx, s); err != nil {
 		done()
 		return nil, nil, nil, fmt.Errorf("%w (--clickhouse-dsn)", err)
 	}
 	return w, s, done, nil
+}
+
+// awaitStore returns when ClickHouse answers, or why it does not. One that is being restarted, as the embedded one is
+// when it has died, is there again within a second or two.
+func awaitStore(ctx context.Context, s *store.Store) error {
+	for began := time.Now(); ; {
+		err := s.Ready(ctx)
+		if err == nil || store.Classify(err) != store.Transient || time.Since(began) > restartPatience {
+			return err
+		}
+		select {
+		case <-time.After(restartPatience / 20):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // openWAL reaches NATS alone.

@@ -80,7 +80,7 @@ var (
 	// slowLine is what is logged on a machine, or a disk, that has other things to do.
 	slowLine = regexp.MustCompile(`heartbeat does not get through|msg="embedded NATS" .*(took too long|processing time|took [0-9])`)
 	// abortLine is the end of a ClickHouse that nobody has killed, which is no fault of Logthra's. retryLine comes of it.
-	abortLine = regexp.MustCompile(`msg="ClickHouse died, restarting it" status="signal: (aborted|segmentation fault)`)
+	abortLine = regexp.MustCompile(`msg="ClickHouse died, restarting it" .*status="signal: (aborted|segmentation fault)`)
 	retryLine = regexp.MustCompile(`msg="a step failed; it is tried again`)
 )
 
