@@ -145,9 +145,7 @@ func (s *shard) run(ctx context.Context) {
 	for next := s.look; next != nil; {
 		next = next(ctx)
 	}
-	if s.reader != nil {
-		s.reader.Close()
-	}
+	s.stopReading()
 	s.in.budget.Release(s.held)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,25 +181,23 @@ func (s *shard) recover(ctx context.Context) state {
 		return s.release
 	}
 	s.next, s.began = intent.First, time.Now()
-	for s.next <= intent.Last {
-		if s.next > s.settled {
-			s.log.Error("the WAL lacks records that a former owner meant to insert", "first", intent.First, "last", intent.Last)
-			break
-		}
+	for s.next <= min(intent.Last, s.settled) {
 		record, ok := s.read(ctx, nil)
 		if !ok {
 			return s.release
 		}
-		if record.Sequence > intent.Last { // the end of the range is gone from the WAL
-			s.log.Error("the WAL lacks records that a former owner meant to insert", "first", intent.First, "last", intent.Last)
-			s.reader.Close()
-			s.reader, s.next = nil, record.Sequence
+		if record.Sequence > intent.Last { // it is of the next batch, to be read again
+			s.stopReading()
+			s.next = record.Sequence
 			break
 		}
 		if !s.decode(ctx, &record) {
 			return s.release
 		}
 		s.add(&record, nil)
+	}
+	if s.span.Last < intent.Last {
+		s.log.Error("the WAL lacks records that a former owner meant to insert", "first", intent.First, "last", intent.Last)
 	}
 	s.span, s.unsure, s.begun = *intent, true, true
 	if s.batch.Rows() == 0 {
@@ -290,8 +286,7 @@ func (s *shard) read(ctx context.Context, wake <-chan time.Time) (wal.Record, bo
 				return record, true
 			}
 			s.failed("read the WAL", s.reader.Err())
-			s.reader.Close()
-			s.reader = nil
+			s.stopReading()
 			if !wait(ctx, soon, attempt) {
 				return wal.Record{}, false
 			}
@@ -304,6 +299,14 @@ func (s *shard) read(ctx context.Context, wake <-chan time.Time) (wal.Record, bo
 		case <-ctx.Done():
 			return wal.Record{}, false
 		}
+	}
+}
+
+// stopReading ends reading; it begins anew at next.
+func (s *shard) stopReading() {
+	if s.reader != nil {
+		s.reader.Close()
+		s.reader = nil
 	}
 }
 
@@ -394,8 +397,7 @@ func (s *shard) intend(ctx context.Context) state {
 	return s.insert
 }
 
-// insert inserts the batch, as often as it takes. The token makes many attempts one insert. From the second on
-// the table is asked, too, what it holds: it may be that of a server that has lost its tokens in between.
+// insert inserts the batch, as often as it takes. The token makes many attempts one insert.
 func (s *shard) insert(ctx context.Context) state {
 	s.set("inserting")
 	began := time.Now()
@@ -425,7 +427,8 @@ func (s *shard) insert(ctx context.Context) state {
 	return s.acknowledge
 }
 
-// attempt tries once to insert what ClickHouse lacks of the batch.
+// attempt tries once to insert what ClickHouse lacks of the batch. Where it may hold some of it the table is asked:
+// the server may have lost its tokens since.
 func (s *shard) attempt(ctx context.Context, token string) error {
 	if err := s.lease.Check(ctx); err != nil { // one that was frozen for long would find out only after the insert
 		return err
@@ -500,10 +503,7 @@ func (s *shard) bisect(refused error) state {
 	}
 	s.log.Warn("ClickHouse refuses a batch for what is in it; looking for the record", "first", s.span.First, "last", s.span.Last, "records", s.records, "error", refused)
 	s.most, s.suspect = s.records/2, max(s.suspect, s.span.Last)
-	if s.reader != nil {
-		s.reader.Close()
-		s.reader = nil
-	}
+	s.stopReading()
 	s.next, s.pending = s.span.First, nil
 	s.clear()
 	return s.gather
