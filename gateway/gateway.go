@@ -166,11 +166,8 @@ func (g *Gateway) warn(from origin, err error) {
 	g.log.Warn("pushes are refused; clients are told to try again", "tenant", from.tenant, "protocol", from.protocol, "error", err)
 }
 
-// maxTenant and maxKey are the most bytes of a tenant's name and of an idempotency key.
-const (
-	maxTenant = 64
-	maxKey    = 255
-)
+// maxKey is the most bytes of an idempotency key.
+const maxKey = 255
 
 // identify checks who pushes, from the two headers that may name the tenant, and the idempotency key.
 func identify(protocol, tenantID, scopeOrgID, key string) (origin, error) {
@@ -184,8 +181,8 @@ func identify(protocol, tenantID, scopeOrgID, key string) (origin, error) {
 		return from, &decode.Error{Reason: fmt.Sprintf("two tenants: tenant-id is %q, X-Scope-OrgID is %q",
 			logs.Clip(tenantID), logs.Clip(scopeOrgID))}
 	}
-	if !validTenant(from.tenant) {
-		reason := fmt.Sprintf("tenant %q does not match [A-Za-z0-9_-]{1,%d}", logs.Clip(from.tenant), maxTenant)
+	if !wal.ValidTenant(from.tenant) {
+		reason := fmt.Sprintf("tenant %q does not match %s", logs.Clip(from.tenant), wal.TenantPattern)
 		from.tenant = ""
 		return from, &decode.Error{Reason: reason}
 	}
@@ -198,14 +195,3 @@ func identify(protocol, tenantID, scopeOrgID, key string) (origin, error) {
 // joined is the value of a header. One that was given more than once becomes a list, as HTTP has it (RFC 9110,
 // section 5.3), and is refused for what it is: no tenant's name has a comma.
 func joined(values []string) string { return strings.Join(values, ",") }
-
-// validTenant tells whether a name is fit to be one token of a NATS subject.
-func validTenant(name string) bool {
-	for i := range len(name) {
-		c := name[i]
-		if c != '_' && c != '-' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	return name != "" && len(name) <= maxTenant
-}

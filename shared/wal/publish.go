@@ -116,6 +116,21 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(buf.packed)}, nil
 }
 
+// TenantPattern is what the names of tenants match: each is one token of a NATS subject.
+const TenantPattern = "[A-Za-z0-9_-]{1,64}"
+
+// ValidTenant tells whether a name matches TenantPattern.
+func ValidTenant(name string) bool {
+	const most = 64 // bytes
+	for i := range len(name) {
+		c := name[i]
+		if c != '_' && c != '-' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= most
+}
+
 // identify returns the id of a record and the shard that follows from it. The tenant stands in the id as it
 // is: no hash of one tenant's can then meet another's.
 func (w *WAL) identify(tenant, key string, content xxh3.Uint128, coarse bool) (id string, shard int) {
