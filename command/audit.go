@@ -59,11 +59,7 @@ func printAudit(to io.Writer, report ingester.AuditReport) error {
 	out := tabwriter.NewWriter(to, 0, 0, 3, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(out, "SHARD\tRECORDS\tENTRIES\tROWS\tMISSING\tSURPLUS\tDEAD-LETTERED\tEXPIRED\tUNFLUSHED\t")
 	line := func(name string, b ingester.Books) {
-		_, _ = fmt.Fprint(out, name, "\t")
-		for _, n := range []uint64{b.Records, b.Entries, b.Rows, b.Missing, b.Surplus, b.DeadLettered, b.Expired, b.Unflushed} {
-			_, _ = fmt.Fprint(out, humanize.Comma(int64(n)), "\t")
-		}
-		_, _ = fmt.Fprintln(out)
+		printCounts(out, name, b.Records, b.Entries, b.Rows, b.Missing, b.Surplus, b.DeadLettered, b.Expired, b.Unflushed)
 	}
 	for _, s := range report.Shards {
 		line(fmt.Sprint(s.Shard), s.Books)
@@ -85,6 +81,15 @@ func printAudit(to io.Writer, report ingester.AuditReport) error {
 	}
 	_, err := fmt.Fprintln(to, auditVerdict(report))
 	return err
+}
+
+// printCounts writes a line of a table: what it is about, and numbers.
+func printCounts(to io.Writer, name string, counts ...uint64) {
+	_, _ = fmt.Fprint(to, name, "\t")
+	for _, n := range counts {
+		_, _ = fmt.Fprint(to, humanize.Comma(int64(n)), "\t")
+	}
+	_, _ = fmt.Fprintln(to)
 }
 
 // auditSince is when the oldest record was taken that the WAL holds.

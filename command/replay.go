@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -61,12 +60,10 @@ func (a *asked) UnmarshalText(text []byte) error {
 	return a.when.UnmarshalText(text)
 }
 
-var tenantName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
 // Validate is called by the command line's parser.
 func (c *replayCommand) Validate() error {
-	if c.Tenant != "" && !tenantName.MatchString(c.Tenant) {
-		return fmt.Errorf("--tenant: %q does not match [A-Za-z0-9_-]{1,64}", c.Tenant)
+	if c.Tenant != "" && !wal.ValidTenant(c.Tenant) {
+		return fmt.Errorf("--tenant: %q does not match %s", c.Tenant, wal.TenantPattern)
 	}
 	if c.Rate < 0 {
 		return errors.New("--rate: 0 or more is needed")
@@ -158,11 +155,7 @@ func printReplay(to io.Writer, report replayReport) error {
 		if report.DryRun {
 			inserted = s.Missing
 		}
-		_, _ = fmt.Fprint(out, name, "\t")
-		for _, n := range []uint64{s.Records, s.Rows, inserted, s.Present, s.Expired, s.DeadLetters} {
-			_, _ = fmt.Fprint(out, humanize.Comma(int64(n)), "\t")
-		}
-		_, _ = fmt.Fprintln(out)
+		printCounts(out, name, s.Records, s.Rows, inserted, s.Present, s.Expired, s.DeadLetters)
 	}
 	for _, s := range report.Shards {
 		line(fmt.Sprint(s.Shard), s)

@@ -65,9 +65,7 @@ func (c *statusCommand) Run(env *environment) error {
 		if err := json.Unmarshal(text, &out); err != nil {
 			return err
 		}
-		encoder := json.NewEncoder(os.Stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(out)
+		return printJSON(os.Stdout, out)
 	}
 	return printStatus(os.Stdout, response)
 }
