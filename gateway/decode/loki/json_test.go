@@ -15,6 +15,7 @@ import (
 
 	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/gateway/decode/decodetest"
+	"github.com/casteloig/logthra/gateway/decode/jsontext"
 	"github.com/casteloig/logthra/shared/logs"
 )
 
@@ -179,7 +180,7 @@ func TestJSON(t *testing.T) {
 		{name: "white space around", in: " \r\n\t" + values("\n[\t\"1\"\r, \"a\"\n]\n") + " \n", want: []row{{Labels: api, Time: 1, Line: "a"}}},
 		{
 			name: "nesting as deep as it may be",
-			in:   `{"x":` + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth) + `,"streams":[]}`,
+			in:   `{"x":` + strings.Repeat("[", jsontext.MaxDepth) + strings.Repeat("]", jsontext.MaxDepth) + `,"streams":[]}`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -201,7 +202,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestJSONRefuses(t *testing.T) {
-	deep := `{"x":` + strings.Repeat("[", maxDepth+1)
+	deep := `{"x":` + strings.Repeat("[", jsontext.MaxDepth+1)
 	for _, c := range []struct{ in, want string }{
 		// The document.
 		{``, `offset 0: want an object, got the end`},
