@@ -5,6 +5,8 @@
 // goes from the wire to the WAL and from the WAL to ClickHouse without an allocation of its own.
 package logs
 
+import "slices"
+
 // Batch holds the entries of one push, grouped in streams: the first Streams[0].Entries entries belong
 // to the first stream, and so on. Timestamps and Lengths have one element an entry; Lines is all lines
 // back to back. The zero value is an empty batch. A Batch is not safe for concurrent use.
@@ -77,15 +79,107 @@ func (b *Batch) Pending() int { return len(b.Lines) - b.start }
 func (b *Batch) AddMetadata(name, value []byte) {
 	i, ok := b.columns[string(name)]
 	if !ok {
-		if b.columns == nil {
-			b.columns = make(map[string]int)
-		}
-		i = len(b.Metadata)
-		b.Metadata = append(b.Metadata, Column{Name: string(name)})
-		b.columns[b.Metadata[i].Name] = i
+		i = b.addColumn(string(name))
 	}
 	c := &b.Metadata[i]
 	c.Entries = append(c.Entries, uint32(len(b.Timestamps)-1))
 	c.Lengths = append(c.Lengths, uint32(len(value)))
 	c.Values = append(c.Values, value...)
+}
+
+// addColumn adds a metadata name that is new, and returns its index.
+func (b *Batch) addColumn(name string) int {
+	if b.columns == nil {
+		b.columns = make(map[string]int)
+	}
+	i := len(b.Metadata)
+	b.Metadata = append(b.Metadata, Column{Name: name})
+	b.columns[name] = i
+	return i
+}
+
+// AddMetadataTo gives an entry one more name and value, whichever entry it is. It costs more than AddMetadata where
+// entries behind it have the name, too.
+func (b *Batch) AddMetadataTo(entry int, name string, value []byte) {
+	i, ok := b.columns[name]
+	if !ok {
+		i = b.addColumn(name)
+	}
+	c := &b.Metadata[i]
+	at, _ := slices.BinarySearch(c.Entries, uint32(entry)+1)
+	offset := len(c.Values)
+	for _, n := range c.Lengths[at:] {
+		offset -= int(n)
+	}
+	c.Entries = slices.Insert(c.Entries, at, uint32(entry))
+	c.Lengths = slices.Insert(c.Lengths, at, uint32(len(value)))
+	c.Values = slices.Insert(c.Values, offset, value...)
+}
+
+// Drop takes entries out of the batch, and streams and metadata that only they had. entries are their indexes,
+// ascending, none twice.
+func (b *Batch) Drop(entries []uint32) {
+	if len(entries) == 0 {
+		return
+	}
+	streams, first := b.Streams[:0], 0
+	for _, s := range b.Streams {
+		end := first + s.Entries
+		if s.Entries -= within(entries, first, end); s.Entries > 0 {
+			streams = append(streams, s)
+		}
+		first = end
+	}
+	clear(b.Streams[len(streams):])
+	b.Streams = streams
+
+	columns := b.Metadata[:0]
+	clear(b.columns)
+	for _, c := range b.Metadata {
+		c.drop(entries)
+		if len(c.Entries) > 0 {
+			b.columns[c.Name] = len(columns)
+			columns = append(columns, c)
+		}
+	}
+	clear(b.Metadata[len(columns):])
+	b.Metadata = columns
+
+	from, to, kept, left := 0, 0, 0, entries
+	for i, n := range b.Lengths {
+		if len(left) > 0 && int(left[0]) == i {
+			left = left[1:]
+		} else {
+			to += copy(b.Lines[to:], b.Lines[from:from+int(n)])
+			b.Timestamps[kept], b.Lengths[kept] = b.Timestamps[i], n
+			kept++
+		}
+		from += int(n)
+	}
+	b.Timestamps, b.Lengths, b.Lines, b.start = b.Timestamps[:kept], b.Lengths[:kept], b.Lines[:to], to
+}
+
+// drop takes the values of entries out of a column, and counts the entries that stay anew.
+func (c *Column) drop(entries []uint32) {
+	from, to, kept, gone := 0, 0, 0, 0
+	for i, entry := range c.Entries {
+		for gone < len(entries) && entries[gone] < entry {
+			gone++
+		}
+		n := int(c.Lengths[i])
+		if gone == len(entries) || entries[gone] != entry {
+			to += copy(c.Values[to:], c.Values[from:from+n])
+			c.Entries[kept], c.Lengths[kept] = entry-uint32(gone), uint32(n)
+			kept++
+		}
+		from += n
+	}
+	c.Entries, c.Lengths, c.Values = c.Entries[:kept], c.Lengths[:kept], c.Values[:to]
+}
+
+// within is how many of the ascending entries are in [first, end).
+func within(entries []uint32, first, end int) int {
+	low, _ := slices.BinarySearch(entries, uint32(first))
+	high, _ := slices.BinarySearch(entries, uint32(end))
+	return high - low
 }

@@ -2,7 +2,10 @@ package logs
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -126,5 +129,107 @@ func TestBatchManyMetadataNames(t *testing.T) {
 		if c.Name != fmt.Sprintf("n%d", i) || len(c.Entries) != 10 || c.Entries[9] != uint32(900+i) {
 			t.Errorf("%d: %s, %v", i, c.Name, c.Entries)
 		}
+	}
+}
+
+// one is an entry, before it is put in a batch.
+type one struct {
+	labels, line string
+	at           int64
+	metadata     [][2]string
+}
+
+func build(entries []one) *Batch {
+	b := new(Batch)
+	for i, e := range entries {
+		if i == 0 || e.labels != entries[i-1].labels {
+			b.AddStream(e.labels)
+		}
+		b.Lines = append(b.Lines, e.line...)
+		b.EndEntry(e.at, true)
+		for _, m := range e.metadata {
+			b.AddMetadata([]byte(m[0]), []byte(m[1]))
+		}
+	}
+	return b
+}
+
+// rows takes a batch apart again.
+func rows(b *Batch) []one {
+	var out []one
+	from, entry := 0, 0
+	for _, s := range b.Streams {
+		for range s.Entries {
+			to := from + int(b.Lengths[entry])
+			out = append(out, one{s.Labels, string(b.Lines[from:to]), b.Timestamps[entry], nil})
+			from = to
+			entry++
+		}
+	}
+	for _, c := range b.Metadata {
+		from = 0
+		for i, entry := range c.Entries {
+			to := from + int(c.Lengths[i])
+			out[entry].metadata = append(out[entry].metadata, [2]string{c.Name, string(c.Values[from:to])})
+			from = to
+		}
+	}
+	for _, e := range out {
+		slices.SortStableFunc(e.metadata, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	}
+	return out
+}
+
+func TestBatchDrop(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var all, kept []one
+		var drop []uint32
+		for i := range rnd.IntN(12) {
+			e := one{labels: fmt.Sprintf(`{"app":"%d"}`, rnd.IntN(3)), line: strings.Repeat("x", rnd.IntN(4)), at: int64(i)}
+			for name := range 3 {
+				for range rnd.IntN(3) {
+					e.metadata = append(e.metadata, [2]string{fmt.Sprint(name), fmt.Sprint(i, rnd.IntN(100))})
+				}
+			}
+			all = append(all, e)
+			if rnd.IntN(3) == 0 {
+				drop = append(drop, uint32(i))
+			} else {
+				kept = append(kept, e)
+			}
+		}
+		b := build(all)
+		b.Drop(drop)
+		more := one{labels: `{"app":"new"}`, line: "more", at: 99, metadata: [][2]string{{"0", "a"}, {"7", "b"}}}
+		kept = append(kept, more) // what follows finds the batch as it must be
+		b.AddStream(more.labels)
+		b.Lines = append(b.Lines, more.line...)
+		b.EndEntry(more.at, true)
+		for _, m := range more.metadata {
+			b.AddMetadata([]byte(m[0]), []byte(m[1]))
+		}
+		if got := rows(b); !reflect.DeepEqual(got, kept) {
+			t.Fatalf("dropped %v of\n%v\n got %v\nwant %v", drop, all, got, kept)
+		}
+	}
+}
+
+func TestBatchAddMetadataTo(t *testing.T) {
+	b := build([]one{
+		{`{"a":"b"}`, "x", 1, [][2]string{{"k", "v1"}}},
+		{`{"a":"b"}`, "y", 2, nil},
+		{`{"a":"b"}`, "z", 3, [][2]string{{"k", "v3"}}},
+	})
+	b.AddMetadataTo(1, "k", []byte("second"))
+	b.AddMetadataTo(0, "k", []byte("+"))
+	b.AddMetadataTo(2, "new", []byte("n"))
+	want := []one{
+		{`{"a":"b"}`, "x", 1, [][2]string{{"k", "v1"}, {"k", "+"}}},
+		{`{"a":"b"}`, "y", 2, [][2]string{{"k", "second"}}},
+		{`{"a":"b"}`, "z", 3, [][2]string{{"k", "v3"}, {"new", "n"}}},
+	}
+	if got := rows(b); !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %v\nwant %v", got, want)
 	}
 }
