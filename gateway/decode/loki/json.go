@@ -17,6 +17,10 @@ var jsonParsers = sync.Pool{New: func() any { return new(jsonParser) }}
 //
 //	{"streams": [{"stream": {"app": "api"}, "values": [["<timestamp>", "<line>", {"trace": "1f"}], ...]}, ...]}
 //
+// or in the form that Loki had before, of /api/prom/push:
+//
+//	{"streams": [{"labels": "{app=\"api\"}", "entries": [{"ts": "<timestamp>", "line": "<line>"}, ...]}, ...]}
+//
 // Keys may come in any order, and unknown ones are skipped. A timestamp is a string as logs.ParseTime reads,
 // or an integer of unix nanoseconds; an entry whose timestamp is "" or null gets now, in unix nanoseconds, and
 // makes the batch Coarse. The third element of a value, metadata, may be left out.
@@ -132,18 +136,26 @@ func (p *jsonParser) streamObject() error {
 			break
 		}
 		switch string(key) {
-		case "stream":
+		case "stream", "labels":
 			if labels {
-				return p.Fail(p.At(""), `"stream" is given twice`)
+				return p.Fail(p.At(""), fmt.Sprintf("%q is given twice", key))
 			}
 			labels = true
-			err = p.streamLabels()
-		case "values":
+			if key[0] == 's' {
+				err = p.streamLabels()
+			} else {
+				err = p.legacyLabels()
+			}
+		case "values", "entries":
 			if values {
-				return p.Fail(p.At(""), `"values" is given twice`)
+				return p.Fail(p.At(""), fmt.Sprintf("%q is given twice", key))
 			}
 			values = true
-			err = p.values()
+			if key[0] == 'v' {
+				err = p.values()
+			} else {
+				err = p.legacyEntries()
+			}
 		default:
 			err = p.Skip()
 		}
@@ -252,7 +264,7 @@ func (p *jsonParser) value() error {
 	if p.Peek() == ']' {
 		return p.count("0")
 	}
-	ts, own, err := p.timestamp()
+	ts, own, err := p.timestamp(p.inValue, "[0]")
 	if err != nil {
 		return err
 	}
@@ -264,7 +276,7 @@ func (p *jsonParser) value() error {
 	default:
 		return p.Unexpected("',' or ']'")
 	}
-	if err := p.line(); err != nil {
+	if err := p.line(p.inValue, "[1]"); err != nil {
 		return err
 	}
 	p.batch.EndEntry(ts, own)
@@ -277,7 +289,7 @@ func (p *jsonParser) value() error {
 	default:
 		return p.Unexpected("',' or ']'")
 	}
-	if err := p.metadata(); err != nil {
+	if err := p.metadata(p.inValue, "[2]"); err != nil {
 		return err
 	}
 	switch p.Peek() {
@@ -291,8 +303,8 @@ func (p *jsonParser) value() error {
 	}
 }
 
-// timestamp reads the first element of a value as unix nanoseconds; own tells that the client gave it.
-func (p *jsonParser) timestamp() (ts int64, own bool, err error) {
+// timestamp reads unix nanoseconds; own tells that the client gave them. place is the path of the entry, with its suffix.
+func (p *jsonParser) timestamp(place func(string) string, suffix string) (ts int64, own bool, err error) {
 	const want = "a string or an integer"
 	var text []byte
 	switch c := p.Peek(); {
@@ -311,21 +323,21 @@ func (p *jsonParser) timestamp() (ts int64, own bool, err error) {
 			return 0, false, err
 		}
 		if !integer {
-			return 0, false, p.Fail(p.inValue("[0]"), "want "+want+", got "+logs.Clip(text))
+			return 0, false, p.Fail(place(suffix), "want "+want+", got "+logs.Clip(text))
 		}
 	default:
-		return 0, false, p.Mismatch(p.inValue("[0]"), want)
+		return 0, false, p.Mismatch(place(suffix), want)
 	}
 	if ts, err = logs.ParseTime(text); err != nil {
-		return 0, false, p.Fail(p.inValue("[0]"), err.Error())
+		return 0, false, p.Fail(place(suffix), err.Error())
 	}
 	return ts, true, nil
 }
 
-// line reads the second element of a value into the batch.
-func (p *jsonParser) line() error {
+// line reads a line into the batch. place is the path of the entry, with its suffix.
+func (p *jsonParser) line(place func(string) string, suffix string) error {
 	if p.Peek() != '"' {
-		return p.Mismatch(p.inValue("[1]"), "a string")
+		return p.Mismatch(place(suffix), "a string")
 	}
 	b := p.batch
 	var err error
@@ -333,15 +345,15 @@ func (p *jsonParser) line() error {
 		return err
 	}
 	if size := b.Pending(); size > p.maxLine {
-		return p.Fail(p.inValue(""), decode.LineTooLong(size, p.maxLine))
+		return p.Fail(place(""), decode.LineTooLong(size, p.maxLine))
 	}
 	return nil
 }
 
-// metadata reads the third element of a value, an object of strings, for the entry that ended last.
-func (p *jsonParser) metadata() error {
+// metadata reads an object of strings for the entry that ended last. place is the path of the entry, with its suffix.
+func (p *jsonParser) metadata(place func(string) string, suffix string) error {
 	if p.Peek() != '{' {
-		return p.Mismatch(p.inValue("[2]"), "an object")
+		return p.Mismatch(place(suffix), "an object")
 	}
 	p.Pos++
 	for first := true; ; first = false {
@@ -350,7 +362,7 @@ func (p *jsonParser) metadata() error {
 			return err
 		}
 		if p.Peek() != '"' {
-			return p.Mismatch(p.inValue(fmt.Sprintf("[2][%q]", logs.Clip(name))), "a string")
+			return p.Mismatch(place(fmt.Sprintf("%s[%q]", suffix, logs.Clip(name))), "a string")
 		}
 		value, err := p.String()
 		if err != nil {
@@ -358,10 +370,107 @@ func (p *jsonParser) metadata() error {
 		}
 		p.batch.AddMetadata(name, value)
 		if len(p.batch.Metadata) > decode.MaxMetadataNames {
-			return p.Fail(p.inValue("[2]"), decode.ErrTooManyNames.Error())
+			return p.Fail(place(suffix), decode.ErrTooManyNames.Error())
 		}
 	}
 }
+
+// legacyLabels reads a string of labels, as ParseLabels takes it, into p.Known.
+func (p *jsonParser) legacyLabels() error {
+	if p.Peek() != '"' {
+		return p.Mismatch(p.At(".labels"), "a string")
+	}
+	text, err := p.String()
+	if err != nil {
+		return err
+	}
+	if canonical, ok := p.cache.Get(text); ok {
+		p.Known = canonical
+		return nil
+	}
+	if p.labels, err = appendLabels(p.labels[:0], string(text)); err != nil {
+		return p.Fail(p.At(".labels"), err.Error())
+	}
+	canonical, err := logs.Canonical(p.labels)
+	if err != nil {
+		return p.Fail(p.At(".labels"), err.Error())
+	}
+	p.Known = canonical
+	p.cache.Put(text, canonical)
+	return nil
+}
+
+// legacyEntries reads an array of entries that are objects.
+func (p *jsonParser) legacyEntries() error {
+	switch p.Peek() {
+	case 'n':
+		return p.Literal("null")
+	case '[':
+		p.Pos++
+	default:
+		return p.Mismatch(p.At(".entries"), "an array")
+	}
+	for p.Entry = 0; ; p.Entry++ {
+		if more, err := p.Element(p.Entry == 0); err != nil || !more {
+			return err
+		}
+		if p.Entry == 0 {
+			p.batch.AddStream(p.Known)
+		}
+		if err := p.legacyEntry(); err != nil {
+			return err
+		}
+	}
+}
+
+// legacyEntry reads one entry that is an object.
+func (p *jsonParser) legacyEntry() error {
+	if p.Peek() != '{' {
+		return p.Mismatch(p.inEntry(""), "an object")
+	}
+	p.Pos++
+	ts, own, line, metadata := p.now, false, false, 0
+	for first := true; ; first = false {
+		key, more, err := p.Member(first)
+		if err != nil {
+			return err
+		}
+		if !more {
+			break
+		}
+		switch string(key) {
+		case "ts", "timestamp":
+			ts, own, err = p.timestamp(p.inEntry, ".ts")
+		case "line":
+			if line {
+				return p.Fail(p.inEntry(""), `"line" is given twice`)
+			}
+			line = true
+			err = p.line(p.inEntry, ".line")
+		case "structuredMetadata":
+			p.Peek()
+			metadata = p.Pos
+			err = p.Skip()
+		default:
+			err = p.Skip()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	p.batch.EndEntry(ts, own)
+	if metadata == 0 {
+		return nil
+	}
+	end := p.Pos
+	p.Pos = metadata
+	err := p.metadata(p.inEntry, ".structuredMetadata")
+	p.Pos = end
+	return err
+}
+
+// inEntry is the path of an entry that is an object, with what follows it.
+func (p *jsonParser) inEntry(suffix string) string { return p.InEntry("entries", suffix) }
 
 // inValue is the path of the entry, with what follows it.
 func (p *jsonParser) inValue(suffix string) string { return p.InEntry("values", suffix) }

