@@ -1,0 +1,325 @@
+package tenant
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/bcrypt"
+)
+
+func hashOf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func bcryptOf(t testing.TB, password string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	must(t, err)
+	return string(hash)
+}
+
+func file(t testing.TB) string {
+	return fmt.Sprintf(`
+defaults:
+  limits: {push_bytes_per_second: 10MiB, max_streams: 5000}
+tenants:
+  acme:
+    tokens: [%q, %q]
+    users:
+      - {name: alice, password: %q}
+    certificates: ["CN=shipper-1", "DNS:ship.acme.example", "URI:spiffe://acme/ship"]
+    allow: [acme-dev]
+    limits:
+      push_bytes_per_second: 0
+      pushes_per_second: 2.5
+      max_age: 72h
+  acme-dev:
+  globex:
+    tokens: [%q]
+    limits: {max_age: 1h, out_of_window: clamp, max_line_bytes: 4KiB, max_labels: 15, max_label_name_bytes: 100, max_label_value_bytes: 200,
+      pushes_burst: 7, push_bytes_burst: 20MiB, max_lines_per_push: 1000, max_future: 10m}
+  support:
+    tokens: [%q]
+    allow: ["*"]
+`, hashOf("acme-token"), hashOf("acme-second"), bcryptOf(t, "wonder:land"), hashOf("globex-token"), hashOf("support-token"))
+}
+
+func TestLimits(t *testing.T) {
+	d, err := Parse([]byte(file(t)), "tenants.yaml")
+	must(t, err)
+	for name, want := range map[string]Limits{
+		"acme":     {PushesPerSecond: 2.5, MaxStreams: 5000, MaxAge: 72 * time.Hour, OutOfWindow: Reject},
+		"acme-dev": {PushBytesPerSecond: 10 << 20, MaxStreams: 5000},
+		"unknown":  {PushBytesPerSecond: 10 << 20, MaxStreams: 5000},
+		"globex": {
+			PushBytesPerSecond: 10 << 20, PushBytesBurst: 20 << 20, PushesBurst: 7, MaxLinesPerPush: 1000, MaxLineBytes: 4 << 10, MaxLabels: 15,
+			MaxLabelNameBytes: 100, MaxLabelValueBytes: 200, MaxStreams: 5000, MaxAge: time.Hour, MaxFuture: 10 * time.Minute, OutOfWindow: Clamp,
+		},
+	} {
+		if got := d.Limits(name); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s\n got %+v\nwant %+v", name, got, want)
+		}
+	}
+	if tenants, credentials := d.Len(); tenants != 4 || credentials != 8 || !d.Known("acme-dev") || d.Known("unknown") {
+		t.Errorf("%d tenants, %d credentials", tenants, credentials)
+	}
+}
+
+func basic(user, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+func TestAuthenticate(t *testing.T) {
+	d, err := Parse([]byte(file(t)), "tenants.yaml")
+	must(t, err)
+	spiffe, err := url.Parse("spiffe://acme/ship")
+	must(t, err)
+	named := func(name string) *x509.Certificate { return &x509.Certificate{Subject: pkix.Name{CommonName: name}} }
+	for _, c := range []struct {
+		name   string
+		header string
+		cert   *x509.Certificate
+		wanted string
+		tenant string
+		err    error
+	}{
+		{"token", "Bearer acme-token", nil, "", "acme", nil},
+		{"second token", "bearer  acme-second", nil, "acme", "acme", nil},
+		{"of Splunk", "Splunk globex-token", nil, "", "globex", nil},
+		{"of Elasticsearch", "ApiKey " + base64.StdEncoding.EncodeToString([]byte("an-id:globex-token")), nil, "", "globex", nil},
+		{"of Elasticsearch, bare", "ApiKey globex-token", nil, "", "globex", nil},
+		{"password", basic("alice", "wonder:land"), nil, "acme", "acme", nil},
+		{"allowed other", "Bearer acme-token", nil, "acme-dev", "acme-dev", nil},
+		{"any", "Bearer support-token", nil, "globex", "globex", nil},
+		{"any, own", "Bearer support-token", nil, "", "support", nil},
+		{"certificate", "", named("shipper-1"), "", "acme", nil},
+		{"certificate of a DNS name", "", &x509.Certificate{DNSNames: []string{"other", "ship.acme.example"}}, "", "acme", nil},
+		{"certificate of a URI", "", &x509.Certificate{URIs: []*url.URL{spiffe}}, "acme-dev", "acme-dev", nil},
+		{"certificate and token", "Bearer acme-token", named("shipper-1"), "", "acme", nil},
+		{"unknown certificate and token", "Bearer acme-token", named("laptop"), "", "acme", nil},
+
+		{"nothing", "", nil, "acme", "", ErrNoCredentials},
+		{"wrong token", "Bearer acme-tokem", nil, "", "", ErrBadCredentials},
+		{"the hash is no token", "Bearer " + hashOf("acme-token"), nil, "", "", ErrBadCredentials},
+		{"empty token", "Bearer ", nil, "", "", ErrBadCredentials},
+		{"scheme", "Digest acme-token", nil, "", "", ErrBadCredentials},
+		{"no scheme", "acme-token", nil, "", "", ErrBadCredentials},
+		{"two headers", "Bearer acme-token,Bearer globex-token", nil, "", "", ErrBadCredentials},
+		{"wrong password", basic("alice", "wonderland"), nil, "", "", ErrBadCredentials},
+		{"unknown user", basic("bob", "wonder:land"), nil, "", "", ErrBadCredentials},
+		{"the hash is no password", basic("alice", d.users["alice"].entry.name), nil, "", "", ErrBadCredentials},
+		{"not base64", "Basic !", nil, "", "", ErrBadCredentials},
+		{"no colon", "Basic " + base64.StdEncoding.EncodeToString([]byte("alice")), nil, "", "", ErrBadCredentials},
+		{"unknown certificate", "", named("laptop"), "", "", ErrBadCredentials},
+		{"certificate of another", "Bearer globex-token", named("shipper-1"), "", "", ErrForbidden},
+		{"other's tenant", "Bearer acme-token", nil, "globex", "", ErrForbidden},
+		{"back from the allowed", "Bearer globex-token", nil, "acme", "", ErrForbidden},
+		{"in other letters", "Bearer acme-token", nil, "ACME", "", ErrForbidden},
+		{"percent-encoded", "Bearer acme-token", nil, "%61cme", "", ErrForbidden},
+		{"with a list", "Bearer acme-token", nil, "acme,globex", "", ErrForbidden},
+		{"with a zero", "Bearer acme-token", nil, "acme\x00", "", ErrForbidden},
+		{"in other script", "Bearer acme-token", nil, "аcme", "", ErrForbidden},
+		{"a star", "Bearer acme-token", nil, "*", "", ErrForbidden},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := d.Authenticate(Credentials{Authorization: c.header, Certificate: c.cert}, c.wanted)
+			if got != c.tenant || !errors.Is(err, c.err) {
+				t.Errorf("%q (%v), want %q (%v)", got, err, c.tenant, c.err)
+			}
+			if _, secret, ok := strings.Cut(c.header, " "); err != nil && ok && secret != "" && strings.Contains(err.Error(), secret) {
+				t.Errorf("%v tells the credential", err)
+			}
+		})
+	}
+}
+
+// What was right once costs nothing the second time, and a flood of wrong passwords is turned away.
+func TestPasswords(t *testing.T) {
+	p, err := newPasswords(bcrypt.MinCost)
+	must(t, err)
+	hash := []byte(bcryptOf(t, "secret"))
+	check := func(password string, want bool, wantErr error) {
+		t.Helper()
+		if right, err := p.check("alice", []byte(password), hash); right != want || !errors.Is(err, wantErr) {
+			t.Errorf("%s: %v (%v)", password, right, err)
+		}
+	}
+	check("secret", true, nil)
+	check("wrong", false, nil)
+	if len(p.recent) != 1 {
+		t.Errorf("%d passwords are remembered", len(p.recent))
+	}
+	for p.running.TryAcquire(1) { // as if as many were being checked as may be
+	}
+	check("secret", true, nil)
+	check("wrong", false, ErrBusy)
+	check("Secret", false, ErrBusy)
+	for i := range 3 * maxRemembered {
+		p.remember(p.id("bob", fmt.Append(nil, i), hash))
+		if i%100 == 0 {
+			check("secret", true, nil) // what is used stays
+		}
+	}
+	if n := len(p.recent) + len(p.former); n > maxRemembered {
+		t.Errorf("%d passwords are remembered", n)
+	}
+	if p.id("ab", []byte("c"), hash) == p.id("a", []byte("bc"), hash) {
+		t.Error("two users have the same id")
+	}
+}
+
+// A user who does not exist is checked like one who does.
+func TestUnknownUser(t *testing.T) {
+	d, err := Parse([]byte(file(t)), "tenants.yaml")
+	must(t, err)
+	for d.passwords.running.TryAcquire(1) {
+	}
+	for _, user := range []string{"alice", "nobody"} {
+		if _, err := d.Authenticate(Credentials{Authorization: basic(user, "x")}, ""); !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
+	real, err := bcrypt.Cost(d.users["alice"].hash)
+	must(t, err)
+	if dummy, err := bcrypt.Cost(d.passwords.dummy); err != nil || dummy != real {
+		t.Errorf("the dummy costs %d (%v), a user %d", dummy, err, real)
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	token := hashOf("x")
+	for in, want := range map[string]string{
+		"":                                     "f.yaml: the file is empty",
+		"[":                                    "f.yaml: line 1: did not find expected node content",
+		"- a":                                  "f.yaml:1: the file is to be a mapping\nf.yaml:1: there are no tenants",
+		"tenants:\n":                           "f.yaml:1: there are no tenants",
+		"tenants: {a.b: {}}":                   `f.yaml:1: tenant "a.b" does not match [A-Za-z0-9_-]{1,64}`,
+		"tenant: {}\ntenants: {a: }":           `f.yaml:1: the file has no key "tenant"`,
+		"tenants:\n  a:\n    token: []\n":      `f.yaml:3: tenant a: a tenant has no key "token"`,
+		"tenants:\n  a:\n  b:\n  a:\n":         `f.yaml:4: "a" is given twice`,
+		"tenants:\n  a:\n    tokens: secret\n": "f.yaml:3: tenant a: tokens is to be a list",
+		"tenants:\n  a:\n    tokens:\n    - secret\n":                              "f.yaml:4: tenant a: tokens: want sha256: and 64 hex digits, as logthra tenant hash --token prints them",
+		"tenants:\n  a: {tokens: [" + token + "]}\n  b: {tokens: [" + token + "]}": "f.yaml:3: tenant b: the same token stands in line 2",
+		"tenants:\n  a:\n    users:\n    - {name: u, password: secret}\n":          `f.yaml:4: tenant a: users: the password of "u" is to be a hash of bcrypt, as logthra tenant hash prints it`,
+		"tenants:\n  a:\n    users:\n    - {password: secret}\n":                   "f.yaml:4: tenant a: users: a user needs a name without a colon",
+		"tenants:\n  a:\n    users:\n    - {name: u, pass: secret}\n":              "f.yaml:4: tenant a: a user has no key \"pass\"\nf.yaml:4: tenant a: users: the password of \"u\" is to be a hash of bcrypt, as logthra tenant hash prints it",
+		"tenants:\n  a: {certificates: [shipper]}":                                 `f.yaml:2: tenant a: certificates: "shipper" is none of CN=, DNS:, URI: or EMAIL: with a name`,
+		"tenants:\n  a: {certificates: [CN=x]}\n  b: {certificates: [CN=x]}":       "f.yaml:3: tenant b: the same certificate stands in line 2",
+		"tenants:\n  a: {allow: [b c]}":                                            `f.yaml:2: tenant a: allow: tenant "b c" does not match [A-Za-z0-9_-]{1,64}`,
+		"tenants:\n  a:\n    limits: {max_lines: 1, max_streams: -1, push_bytes_per_second: lots,\n      pushes_per_second: NaN, max_age: 5, out_of_window: drop}\n": `f.yaml:3: tenant a: limits has no key "max_lines"
+f.yaml:3: tenant a: max_streams: "-1" is not a whole number such as 100
+f.yaml:3: tenant a: push_bytes_per_second: "lots" is not a size such as 64MiB
+f.yaml:4: tenant a: pushes_per_second: "NaN" is not a number such as 100
+f.yaml:4: tenant a: max_age: "5" is not a duration such as 72h
+f.yaml:4: tenant a: out_of_window: "drop" is none of off, reject and clamp`,
+	} {
+		d, err := Parse([]byte(in), "f.yaml")
+		if err == nil || err.Error() != want || d != nil {
+			t.Errorf("%q\n got %v\nwant %s", in, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error tells a secret", in)
+		}
+	}
+}
+
+// locked is a buffer that a logger and a test share.
+type locked struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Buffer.Write(p)
+}
+
+func (l *locked) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.String(), part)
+}
+
+func TestWatch(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, tenants string) string {
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, []byte(tenants), 0o600))
+		return path
+	}
+	one := "tenants: {one: {tokens: [" + hashOf("secret") + "]}}"
+	two := "tenants: {one: {}, two: {tokens: [" + hashOf("secret") + "]}}"
+	path := filepath.Join(dir, "tenants.yaml")
+	must(t, os.Symlink(write("first", one), path))
+	var logged locked
+	w, err := watch(path, 5*time.Millisecond, slog.New(slog.NewTextHandler(&logged, nil)), prometheus.NewRegistry())
+	must(t, err)
+	defer w.Close()
+	want := func(what, name string) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			got, err := w.Directory().Authenticate(Credentials{Authorization: "Bearer secret"}, "")
+			return err == nil && got == name
+		})
+	}
+	want("the first state", "one")
+	write("first", two)
+	want("a file that is written over", "two")
+	write("other", one)
+	must(t, os.Rename(filepath.Join(dir, "other"), filepath.Join(dir, "first")))
+	want("a file that is put in its place", "one")
+	must(t, os.Symlink(write("second", two), path+".new"))
+	must(t, os.Rename(path+".new", path))
+	want("a link that is changed", "two")
+
+	problem := "is not good"
+	write("second", "")
+	eventually(t, "an empty file is told of", func() bool { return logged.count(problem) == 1 })
+	write("second", "tenants: {one: {tokens: [secret]}}")
+	eventually(t, "a bad one, too", func() bool { return logged.count(problem) == 2 })
+	must(t, os.Remove(path))
+	eventually(t, "and one that is gone", func() bool { return logged.count(problem) == 3 })
+	want("the last good state stays", "two")
+	must(t, os.Symlink(write("third", one), path))
+	want("a good one after bad ones", "one")
+	if logged.count("secret") > 0 {
+		t.Errorf("the log tells a secret:\n%s", logged.String())
+	}
+	if _, err := Watch(dir+"/none", slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err == nil {
+		t.Error("a file that is not there is taken")
+	}
+}
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
