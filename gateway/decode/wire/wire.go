@@ -5,14 +5,15 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Message is what is left to read of a message. Next and Find go to a field; then one of Bytes, Int64, Timestamp,
-// Pair and Skip takes its value. A value of another wire type than asked for is an error: to skip it,
-// as protobuf allows, would lose a part of a line unnoticed. After an error a Message is of no more use.
+// Message is what is left to read of a message. Next and Find go to a field; then one of Bytes, Int64, Fixed32,
+// Fixed64, Double, Timestamp, Pair and Skip takes its value. A value of another wire type than asked for is an error:
+// to skip it, as protobuf allows, would lose a part of a line unnoticed. After an error a Message is of no more use.
 type Message struct {
 	Rest  []byte
 	field protowire.Number
@@ -61,7 +62,7 @@ func (m *Message) Bytes() ([]byte, error) {
 	return value, nil
 }
 
-// Int64 takes an int64, or another integer that is written as one.
+// Int64 takes an int64, or another integer or a bool that is written as one.
 func (m *Message) Int64() (int64, error) {
 	if m.kind != protowire.VarintType {
 		return 0, m.mismatch(protowire.VarintType)
@@ -72,6 +73,38 @@ func (m *Message) Int64() (int64, error) {
 	}
 	m.Rest = m.Rest[n:]
 	return int64(value), nil
+}
+
+// Fixed32 takes a fixed32.
+func (m *Message) Fixed32() (uint32, error) {
+	if m.kind != protowire.Fixed32Type {
+		return 0, m.mismatch(protowire.Fixed32Type)
+	}
+	value, n := protowire.ConsumeFixed32(m.Rest)
+	if n < 0 {
+		return 0, protowire.ParseError(n)
+	}
+	m.Rest = m.Rest[n:]
+	return value, nil
+}
+
+// Fixed64 takes a fixed64.
+func (m *Message) Fixed64() (uint64, error) {
+	if m.kind != protowire.Fixed64Type {
+		return 0, m.mismatch(protowire.Fixed64Type)
+	}
+	value, n := protowire.ConsumeFixed64(m.Rest)
+	if n < 0 {
+		return 0, protowire.ParseError(n)
+	}
+	m.Rest = m.Rest[n:]
+	return value, nil
+}
+
+// Double takes a double.
+func (m *Message) Double() (float64, error) {
+	value, err := m.Fixed64()
+	return math.Float64frombits(value), err
 }
 
 // Skip passes over the value, whatever it is.
