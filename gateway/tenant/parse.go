@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/casteloig/logthra/shared/config"
+	"github.com/casteloig/logthra/shared/logs"
 	"github.com/casteloig/logthra/shared/wal"
 )
 
@@ -25,22 +27,33 @@ const maxFile = 16 << 20
 // tokenPrefix begins the hash of a token, its SHA-256 in hex.
 const tokenPrefix = "sha256:"
 
+// maxCost is the most that a password may cost, seconds already.
+const maxCost = 16
+
+// aUser is what errors call one.
+const aUser = "a user"
+
 // Load reads a file of tenants. Its error has everything that is wrong with it, each on a line of its own that begins with
 // file and line, and nothing that is secret.
 func Load(path string) (*Directory, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(data, path)
+}
+
+func readFile(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return nil, err
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s: larger than %d bytes", path, maxFile)
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxFile)
-	}
-	return Parse(data, path)
+	return data, err
 }
 
 // Parse is Load of a file that has been read. name is its name for errors.
@@ -51,7 +64,13 @@ func Parse(data []byte, name string) (*Directory, error) {
 	case errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("%s: the file is empty", name)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, syntaxError(name, err)
+	}
+	switch err := decoder.Decode(new(yaml.Node)); {
+	case err == nil:
+		return nil, fmt.Errorf("%s: the file has more than one document", name)
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxError(name, err)
 	}
 	p := parser{name: name, lines: map[string]int{}, directory: &Directory{
 		tenants: map[string]*entry{}, tokens: map[[sha256.Size]byte]*entry{}, users: map[string]user{}, certificates: map[string]*entry{},
@@ -60,9 +79,22 @@ func Parse(data []byte, name string) (*Directory, error) {
 	if len(p.wrong) > 0 {
 		return nil, errors.Join(p.wrong...)
 	}
-	var err error
-	p.directory.passwords, err = newPasswords(max(p.cost, bcrypt.MinCost))
-	return p.directory, err
+	p.directory.passwords = newPasswords()
+	p.directory.dummy = dummyHash(cmp.Or(p.cost, bcrypt.DefaultCost))
+	return p.directory, nil
+}
+
+// syntaxError says where YAML is broken. What the decoder says of an alias is left out: a password may begin with an
+// asterisk.
+func syntaxError(name string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.Contains(text, "anchor") {
+		return fmt.Errorf("%s: an alias (*) has no anchor (&) before it; quote what is no alias", name)
+	}
+	if at, ok := strings.CutPrefix(text, "line "); ok {
+		return fmt.Errorf("%s:%s", name, at)
+	}
+	return fmt.Errorf("%s: %s", name, text)
 }
 
 // parser goes over a file and gathers what is wrong.
@@ -72,6 +104,7 @@ type parser struct {
 	tenant    string         // the one that is read
 	lines     map[string]int // where a credential was given first
 	cost      int            // the highest of bcrypt's
+	chosen    bool           // whether the defaults choose what is out of the window
 	wrong     []error
 }
 
@@ -100,12 +133,21 @@ func (p *parser) mapping(node *yaml.Node, what string, read func(key string, at,
 		}
 		switch key := at.Value; {
 		case seen[key]:
-			p.fail(at, "%s is given twice", strconv.Quote(key))
+			p.fail(at, "%s has a key twice%s", what, shown(what, key))
 		case !read(key, at, value):
-			p.fail(at, "%s has no key %s", what, strconv.Quote(key))
+			p.fail(at, "%s has no such key%s", what, shown(what, key))
 		}
 		seen[at.Value] = true
 	}
+}
+
+// shown is a key as errors show it: not at all where it may be a secret that slipped into its place.
+func shown(what, key string) string {
+	const most = 32 // bytes
+	if what == aUser || len(key) > most {
+		return ""
+	}
+	return ": " + strconv.Quote(key)
 }
 
 func (p *parser) document(root *yaml.Node) {
@@ -132,7 +174,7 @@ func (p *parser) document(root *yaml.Node) {
 	}
 	p.mapping(tenants, "tenants", func(key string, at, value *yaml.Node) bool {
 		if !wal.ValidTenant(key) {
-			p.fail(at, "tenant %q does not match %s", key, wal.TenantPattern)
+			p.fail(at, "tenant %q does not match %s", logs.Clip(key), wal.TenantPattern)
 			return true
 		}
 		p.tenant = key
@@ -161,7 +203,7 @@ func (p *parser) entry(node *yaml.Node) {
 				case wal.ValidTenant(item.Value):
 					e.allow[item.Value] = true
 				default:
-					p.fail(item, "allow: tenant %q does not match %s", item.Value, wal.TenantPattern)
+					p.fail(item, "allow: tenant %q does not match %s", logs.Clip(item.Value), wal.TenantPattern)
 				}
 			})
 		case "limits":
@@ -180,6 +222,9 @@ func (p *parser) list(node *yaml.Node, what string, read func(*yaml.Node)) {
 		return
 	}
 	for _, item := range node.Content {
+		if item.Kind == yaml.AliasNode {
+			item = item.Alias
+		}
 		read(item)
 	}
 }
@@ -208,7 +253,7 @@ func (p *parser) token(item *yaml.Node, e *entry) {
 
 func (p *parser) user(item *yaml.Node, e *entry) {
 	var name, hash string
-	p.mapping(item, "a user", func(key string, _, value *yaml.Node) bool {
+	p.mapping(item, aUser, func(key string, _, value *yaml.Node) bool {
 		switch key {
 		case "name":
 			name = value.Value
@@ -223,8 +268,8 @@ func (p *parser) user(item *yaml.Node, e *entry) {
 	switch {
 	case name == "" || strings.Contains(name, ":"):
 		p.fail(item, "users: a user needs a name without a colon")
-	case err != nil:
-		p.fail(item, "users: the password of %q is to be a hash of bcrypt, as logthra tenant hash prints it", name)
+	case err != nil || cost > maxCost:
+		p.fail(item, "users: the password of %q is to be a hash of bcrypt, as logthra tenant hash prints it, of cost %d at most", logs.Clip(name), maxCost)
 	case p.once(item, "user", "user:"+name):
 		p.cost = max(p.cost, cost)
 		p.directory.users[name] = user{e, []byte(hash)}
@@ -234,18 +279,21 @@ func (p *parser) user(item *yaml.Node, e *entry) {
 func (p *parser) certificate(item *yaml.Node, e *entry) {
 	for _, prefix := range []string{"CN=", "DNS:", "URI:", "EMAIL:"} {
 		if name, ok := strings.CutPrefix(item.Value, prefix); ok && name != "" {
-			if p.once(item, "certificate", item.Value) {
-				p.directory.certificates[item.Value] = e
+			if prefix == "DNS:" {
+				name = strings.ToLower(name)
+			}
+			if p.once(item, "certificate", prefix+name) {
+				p.directory.certificates[prefix+name] = e
 			}
 			return
 		}
 	}
-	p.fail(item, "certificates: %q is none of CN=, DNS:, URI: or EMAIL: with a name", item.Value)
+	p.fail(item, "certificates: want CN=, DNS:, URI: or EMAIL: and a name")
 }
 
-// limits reads limits on top of those that are there.
+// limits reads limits on top of those that are there. Whose fate out of the window nobody chose are refused.
 func (p *parser) limits(node *yaml.Node, to *Limits) {
-	window := false
+	chosen := p.chosen
 	p.mapping(node, "limits", func(key string, _, value *yaml.Node) bool {
 		var err error
 		switch key {
@@ -264,9 +312,9 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 		case "max_labels":
 			err = readCount(value.Value, &to.MaxLabels)
 		case "max_label_name_bytes":
-			err = readCount(value.Value, &to.MaxLabelNameBytes)
+			err = readBytes(value.Value, &to.MaxLabelNameBytes)
 		case "max_label_value_bytes":
-			err = readCount(value.Value, &to.MaxLabelValueBytes)
+			err = readBytes(value.Value, &to.MaxLabelValueBytes)
 		case "max_streams":
 			err = readCount(value.Value, &to.MaxStreams)
 		case "max_age":
@@ -274,7 +322,7 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 		case "max_future":
 			err = readDuration(value.Value, &to.MaxFuture)
 		case "out_of_window":
-			window = true
+			chosen = true
 			switch value.Value {
 			case "off":
 				to.OutOfWindow = Off
@@ -289,21 +337,24 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 			return false
 		}
 		if err != nil {
-			p.fail(value, "%s: %q %v", key, value.Value, err)
+			p.fail(value, "%s: %q %v", key, logs.Clip(value.Value), err)
 		}
 		return true
 	})
-	if !window && to.OutOfWindow == Off && (to.MaxAge > 0 || to.MaxFuture > 0) {
+	if p.tenant == "" {
+		p.chosen = chosen
+	}
+	if !chosen && (to.MaxAge > 0 || to.MaxFuture > 0) {
 		to.OutOfWindow = Reject
 	}
 }
 
-func readBytes(text string, to *int64) error {
+func readBytes[N int | int64](text string, to *N) error {
 	var size config.Bytes
 	if err := size.UnmarshalText([]byte(text)); err != nil {
 		return errors.New("is not a size such as 64MiB")
 	}
-	*to = int64(size)
+	*to = N(size)
 	return nil
 }
 

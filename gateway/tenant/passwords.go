@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
 	"runtime"
 	"sync"
 
@@ -18,23 +19,24 @@ const maxRemembered = 4096
 // right once is remembered, as a keyed hash that is worth nothing outside of this process.
 type passwords struct {
 	key     []byte
-	dummy   []byte              // hash of a password that nobody has
 	running *semaphore.Weighted // computations of bcrypt, so that a flood of wrong passwords leaves time for the rest
 
 	mu             sync.Mutex
 	recent, former map[[sha256.Size]byte]struct{}
 }
 
-// newPasswords returns a checker for hashes that cost at most so much.
-func newPasswords(cost int) (*passwords, error) {
+func newPasswords() *passwords {
 	p := &passwords{
 		key: make([]byte, sha256.Size), running: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 		recent: map[[sha256.Size]byte]struct{}{},
 	}
 	_, _ = rand.Read(p.key) // never fails
-	var err error
-	p.dummy, err = bcrypt.GenerateFromPassword([]byte(rand.Text()), cost)
-	return p, err
+	return p
+}
+
+// dummyHash is a hash of bcrypt with no password that anybody knows. It is checked where a user does not exist.
+func dummyHash(cost int) []byte {
+	return fmt.Appendf(nil, "$2a$%02d$%s%s.", cost, rand.Text(), rand.Text()) // 26 + 26 + 1 characters of bcrypt's alphabet
 }
 
 // check tells whether a password is the one of a hash. The error is ErrBusy.

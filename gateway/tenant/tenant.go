@@ -8,6 +8,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+
+	"github.com/casteloig/logthra/shared/wal"
 )
 
 // Errors of Authenticate. None of them tells what the credential was.
@@ -32,6 +34,7 @@ type Directory struct {
 	users        map[string]user
 	certificates map[string]*entry // by what identities returns
 	passwords    *passwords
+	dummy        []byte // hash for users who do not exist, as costly as the costliest of those who do
 }
 
 // entry is one tenant.
@@ -51,9 +54,9 @@ type user struct {
 // agree with the credential, or choose among the tenants that the credential allows. The errors are those of the
 // package.
 func (d *Directory) Authenticate(c Credentials, wanted string) (string, error) {
-	var by *entry
-	if c.Certificate != nil {
-		by = d.certificate(c.Certificate)
+	by, err := d.certificate(c.Certificate)
+	if err != nil {
+		return "", err
 	}
 	switch {
 	case c.Authorization != "":
@@ -73,7 +76,7 @@ func (d *Directory) Authenticate(c Credentials, wanted string) (string, error) {
 	switch {
 	case wanted == "":
 		return by.name, nil
-	case by.any || by.allow[wanted]:
+	case by.allow[wanted] || by.any && wal.ValidTenant(wanted):
 		return wanted, nil
 	}
 	return "", ErrForbidden
@@ -103,16 +106,22 @@ func (d *Directory) Len() (tenants, credentials int) {
 func (d *Directory) authorization(header string) (*entry, error) {
 	scheme, value, _ := strings.Cut(header, " ")
 	value = strings.TrimSpace(value)
+	if value == "" {
+		return nil, ErrBadCredentials
+	}
 	switch strings.ToLower(scheme) {
 	case "bearer", "splunk":
 		return d.token([]byte(value))
-	case "apikey": // base64 of an id and the key, or the key alone
-		if decoded, err := base64.StdEncoding.DecodeString(value); err == nil {
-			if _, key, ok := bytes.Cut(decoded, []byte(":")); ok {
-				return d.token(key)
-			}
+	case "apikey": // the key alone, or base64 of an id and the key
+		e, err := d.token([]byte(value))
+		if err == nil {
+			return e, nil
 		}
-		return d.token([]byte(value))
+		decoded, _ := base64.StdEncoding.DecodeString(value)
+		if _, key, ok := bytes.Cut(decoded, []byte(":")); ok {
+			return d.token(key)
+		}
+		return nil, err
 	case "basic":
 		decoded, err := base64.StdEncoding.DecodeString(value)
 		name, password, ok := bytes.Cut(decoded, []byte(":"))
@@ -137,7 +146,7 @@ func (d *Directory) token(token []byte) (*entry, error) {
 func (d *Directory) password(name string, password []byte) (*entry, error) {
 	u, ok := d.users[name]
 	if !ok {
-		u.hash = d.passwords.dummy
+		u.hash = d.dummy
 	}
 	right, err := d.passwords.check(name, password, u.hash)
 	switch {
@@ -149,14 +158,22 @@ func (d *Directory) password(name string, password []byte) (*entry, error) {
 	return u.entry, nil
 }
 
-// certificate finds the tenant of a client certificate; nil if it is nobody's.
-func (d *Directory) certificate(c *x509.Certificate) *entry {
+// certificate finds the tenant of a client certificate; nil if there is none, or it is nobody's. One whose names are those
+// of two tenants is ErrForbidden.
+func (d *Directory) certificate(c *x509.Certificate) (by *entry, err error) {
+	if c == nil {
+		return nil, nil //nolint:nilnil // there is none
+	}
 	for _, identity := range identities(c) {
-		if e, ok := d.certificates[identity]; ok {
-			return e
+		e, ok := d.certificates[identity]
+		if ok && by != nil && e != by {
+			return nil, ErrForbidden
+		}
+		if ok {
+			by = e
 		}
 	}
-	return nil
+	return by, nil
 }
 
 // identities are the names in a certificate, in the form that the file has them.
@@ -166,7 +183,7 @@ func identities(c *x509.Certificate) []string {
 		out = append(out, "URI:"+uri.String())
 	}
 	for _, name := range c.DNSNames {
-		out = append(out, "DNS:"+name)
+		out = append(out, "DNS:"+strings.ToLower(name))
 	}
 	for _, address := range c.EmailAddresses {
 		out = append(out, "EMAIL:"+address)

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"os"
 	"sync"
@@ -22,22 +23,19 @@ type Watcher struct {
 	loaded  prometheus.Gauge
 
 	directory atomic.Pointer[Directory]
-	seen      stamp  // of the file, when it was looked at last
-	said      string // what was wrong with it then
+	seen      os.FileInfo       // of the file, when it was looked at last; nil if it was away
+	read      os.FileInfo       // of the file, when it was read last
+	content   [sha256.Size]byte // of the file that is in force
+	wrong     string            // what was wrong when it was looked at last
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// stamp changes when a file does.
-type stamp struct {
-	modified time.Time
-	size     int64
-}
-
-// Watch reads a file of tenants, which has to be good, and from then on reads it again within a second after it has
-// changed, until Close. It looks at the file that is behind the path, so that a link may be changed, as Kubernetes does.
-// A file that is not good is logged and counted, and the last good state stays.
+// Watch reads a file of tenants, which has to be good, and from then on again when it has changed, until Close. It looks
+// at it once a second, and reads it when it is the same for the second time, as it may be half written the first. What it
+// looks at is the file behind the path, so that a link may be changed, as Kubernetes does. A file that is not good is
+// logged and counted, and the last good state stays.
 func Watch(path string, log *slog.Logger, registry prometheus.Registerer) (*Watcher, error) {
 	return watch(path, lookEvery, log, registry)
 }
@@ -46,20 +44,19 @@ func watch(path string, every time.Duration, log *slog.Logger, registry promethe
 	w := &Watcher{
 		path: path, log: log,
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "logthra_gateway_tenants_file_reloads_total", Help: "How often the file of tenants was read after it had changed, by whether it was good.",
+			Name: "logthra_gateway_tenants_file_reloads_total", Help: "How often the file of tenants was read, by whether it was good.",
 		}, []string{"result"}),
 		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "logthra_gateway_tenants_file_last_load_timestamp_seconds", Help: "When the file of tenants was read that is in force.",
 		}),
 	}
 	registry.MustRegister(w.reloads, w.loaded)
-	w.reloads.WithLabelValues("bad")
-	w.seen = w.look()
-	directory, err := Load(path)
-	if err != nil {
+	for _, result := range []string{"ok", "bad"} {
+		w.reloads.WithLabelValues(result)
+	}
+	if err := w.load(); err != nil {
 		return nil, err
 	}
-	w.use(directory)
 	var ctx context.Context
 	ctx, w.cancel = context.WithCancel(context.Background())
 	w.done.Go(func() {
@@ -68,7 +65,7 @@ func watch(path string, every time.Duration, log *slog.Logger, registry promethe
 		for {
 			select {
 			case <-ticker.C:
-				w.reload()
+				w.look()
 			case <-ctx.Done():
 				return
 			}
@@ -86,38 +83,62 @@ func (w *Watcher) Close() {
 	w.done.Wait()
 }
 
-// look returns the stamp of the file; of one that is away it is empty.
-func (w *Watcher) look() stamp {
+// look reads the file if it has changed, and tells what is wrong.
+func (w *Watcher) look() {
 	info, err := os.Stat(w.path)
-	if err != nil {
-		return stamp{}
-	}
-	return stamp{info.ModTime(), info.Size()}
-}
-
-func (w *Watcher) reload() {
-	now := w.look()
-	if now == w.seen {
+	before := w.seen
+	w.seen = info
+	switch {
+	case err != nil:
+		w.seen, w.read = nil, nil
+	case !same(info, before), same(info, w.read):
 		return
+	default:
+		err = w.load()
 	}
-	w.seen = now
-	directory, err := Load(w.path)
-	if err == nil {
-		w.said = ""
-		w.reloads.WithLabelValues("ok").Inc()
-		w.use(directory)
-		return
-	}
-	w.reloads.WithLabelValues("bad").Inc()
-	if w.said != err.Error() {
-		w.said = err.Error()
+	switch {
+	case err == nil:
+		w.wrong = ""
+	case err.Error() != w.wrong:
+		w.wrong = err.Error()
+		w.reloads.WithLabelValues("bad").Inc()
 		w.log.Error("the file of tenants is not good; the tenants of before stay", "error", err)
 	}
 }
 
-func (w *Watcher) use(directory *Directory) {
+// same tells whether nothing has happened to a file. Neither has to be there.
+func same(a, b os.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// load reads the file, and brings it into force if it is good, and other than what is, or was bad in between.
+func (w *Watcher) load() error {
+	info, err := os.Stat(w.path)
+	if err != nil {
+		return err
+	}
+	data, err := readFile(w.path)
+	if err != nil {
+		return err
+	}
+	w.read = info
+	content := sha256.Sum256(data)
+	before := w.directory.Load()
+	if before != nil && content == w.content && w.wrong == "" {
+		return nil
+	}
+	directory, err := Parse(data, w.path)
+	if err != nil {
+		return err
+	}
+	if before != nil {
+		directory.passwords = before.passwords // what was right still is: the hash is part of what is remembered
+	}
+	w.content = content
 	w.directory.Store(directory)
 	w.loaded.SetToCurrentTime()
+	w.reloads.WithLabelValues("ok").Inc()
 	tenants, credentials := directory.Len()
 	w.log.Info("the file of tenants was read", "tenants", tenants, "credentials", credentials)
+	return nil
 }
