@@ -5,10 +5,8 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/gateway/limit"
+	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
 	"github.com/casteloig/logthra/shared/wal"
 )
@@ -26,6 +26,13 @@ type Config struct {
 	Limits           decode.Limits
 	MaxInflightBytes int64         // most bytes of memory of the pushes that are under way
 	PushTimeout      time.Duration // after so long without a confirmation a push is refused
+
+	// Tenants returns the tenants that may push. Where it returns nil, any may, by naming itself.
+	Tenants func() *tenant.Directory
+	// DefaultTenant is who pushes where any may and a push names none. Empty: it is refused.
+	DefaultTenant string
+	// Live is how many gateways there are, which share the tenants' rates.
+	Live func() int
 }
 
 // Gateway takes pushes. Its HTTP side is Handler, its gRPC side RegisterPush.
@@ -33,6 +40,7 @@ type Gateway struct {
 	cfg      Config
 	wal      *wal.WAL
 	inflight *semaphore.Weighted // of cfg.MaxInflightBytes
+	limiter  *limit.Limiter
 	metrics  *Metrics
 	log      *slog.Logger
 	batches  sync.Pool
@@ -59,7 +67,7 @@ var (
 // New returns a gateway in front of a WAL.
 func New(cfg Config, w *wal.WAL, m *Metrics, log *slog.Logger) *Gateway {
 	return &Gateway{
-		cfg: cfg, wal: w, metrics: m, log: log,
+		cfg: cfg, wal: w, metrics: m, log: log, limiter: limit.New(cfg.Live, m.limited, log),
 		inflight: semaphore.NewWeighted(cfg.MaxInflightBytes),
 		batches:  sync.Pool{New: func() any { return new(logs.Batch) }},
 	}
@@ -77,19 +85,14 @@ func (g *Gateway) Ready(ctx context.Context) error {
 	return g.wal.Ready(ctx)
 }
 
-// origin is where a push comes from, and by which protocol.
-type origin struct {
-	protocol string
-	tenant   string
-	key      string // idempotency key, may be empty
-}
-
 // maxPooledBatch is the largest batch, in bytes of lines, that is kept for the next push.
 const maxPooledBatch = 4 << 20
 
-// push decodes a push and publishes it, and returns how many entries it had and whether the WAL had it
-// already. A push without entries is taken, and leaves nothing.
-func (g *Gateway) push(ctx context.Context, from origin, decode func(*logs.Batch) error) (entries int, duplicate bool, err error) {
+// push decodes a push, holds it against the limits and publishes it, and returns how many entries were taken and whether
+// the WAL had them already. each is told of the entries that a limit refuses; where it is nil, one refuses the push.
+func (g *Gateway) push(
+	ctx context.Context, from origin, each func(int, *limit.Error), decode func(*logs.Batch) error,
+) (entries int, duplicate bool, err error) {
 	batch := g.batches.Get().(*logs.Batch)
 	defer func() {
 		if cap(batch.Lines) <= maxPooledBatch {
@@ -100,12 +103,21 @@ func (g *Gateway) push(ctx context.Context, from origin, decode func(*logs.Batch
 	if err := decode(batch); err != nil {
 		return 0, false, err
 	}
+	duplicate, err = g.publish(ctx, from, each, batch)
+	return batch.Len(), duplicate, err
+}
+
+// publish is push for what has been decoded. A push without entries is taken, and leaves nothing.
+func (g *Gateway) publish(ctx context.Context, from origin, each func(int, *limit.Error), batch *logs.Batch) (duplicate bool, err error) {
+	if err := from.limits.Check(batch, time.Now().UnixNano(), each); err != nil {
+		return false, err
+	}
 	if batch.Len() == 0 {
-		return 0, false, nil
+		return false, nil
 	}
 	memory := entryMemory * int64(batch.Len())
 	if !g.inflight.TryAcquire(memory) {
-		return 0, false, errBusy
+		return false, errBusy
 	}
 	defer g.inflight.Release(memory)
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.PushTimeout)
@@ -114,24 +126,24 @@ func (g *Gateway) push(ctx context.Context, from origin, decode func(*logs.Batch
 	ack, err := g.wal.Publish(ctx, from.tenant, from.key, batch)
 	g.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 	if err != nil {
-		return 0, false, err
+		return false, err
 	}
 	g.metrics.accepted(from.protocol, batch.Len(), len(batch.Lines), ack)
-	return batch.Len(), ack.Duplicate, nil
+	return ack.Duplicate, nil
 }
 
-// Seconds until a push that was refused is worth another try: soon where a moment's pressure is the reason,
-// later where room has to be made.
+// How long to wait until a push that was refused is worth another try: a moment where a moment's pressure is the
+// reason, longer where room has to be made.
 const (
-	retrySoon  = 1
-	retryLater = 5
+	retrySoon  = time.Second
+	retryLater = 5 * time.Second
 )
 
 // verdict is how a push that was not taken is answered, over HTTP and over gRPC.
 type verdict struct {
 	status int
 	code   codes.Code
-	retry  int // seconds to wait; 0 where there is no use in trying again
+	retry  time.Duration // to wait; 0 where there is no use in trying again
 }
 
 // judge classes why a push was not taken, and logs what is no fault of the client's.
@@ -140,22 +152,34 @@ func (g *Gateway) judge(from origin, err error) verdict {
 		bad         *decode.Error
 		large       *decode.TooLargeError
 		largeRecord *wal.TooLargeError
+		over        *limit.Error
 	)
 	switch {
 	case errors.As(err, &bad), errors.Is(err, wal.ErrKeyReused):
 		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0}
+	case errors.As(err, &over) && over.Wait == 0:
+		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0}
+	case errors.As(err, &over):
+		return verdict{http.StatusTooManyRequests, codes.ResourceExhausted, over.Wait}
 	case errors.As(err, &large), errors.As(err, &largeRecord):
 		return verdict{http.StatusRequestEntityTooLarge, codes.ResourceExhausted, 0}
+	case errors.Is(err, tenant.ErrNoCredentials), errors.Is(err, tenant.ErrBadCredentials):
+		return verdict{http.StatusUnauthorized, codes.Unauthenticated, 0}
+	case errors.Is(err, tenant.ErrForbidden):
+		return verdict{http.StatusForbidden, codes.PermissionDenied, 0}
 	case errors.Is(err, wal.ErrFull):
 		g.warn(from, err)
 		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retryLater}
-	case errors.Is(err, wal.ErrUnavailable), errors.Is(err, errBusy):
+	case errors.Is(err, wal.ErrUnavailable), errors.Is(err, errBusy), errors.Is(err, tenant.ErrBusy):
 		g.warn(from, err)
 		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon}
 	}
 	g.log.Error("a push failed", "tenant", from.tenant, "error", err)
 	return verdict{http.StatusInternalServerError, codes.Internal, 0}
 }
+
+// seconds rounds up to whole seconds.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // warn logs that pushes are being refused, but not each of them.
 func (g *Gateway) warn(from origin, err error) {
@@ -165,33 +189,3 @@ func (g *Gateway) warn(from origin, err error) {
 	}
 	g.log.Warn("pushes are refused; clients are told to try again", "tenant", from.tenant, "protocol", from.protocol, "error", err)
 }
-
-// maxKey is the most bytes of an idempotency key.
-const maxKey = 255
-
-// identify checks who pushes, from the two headers that may name the tenant, and the idempotency key.
-func identify(protocol, tenantID, scopeOrgID, key string) (origin, error) {
-	from := origin{protocol: protocol, tenant: tenantID, key: key}
-	switch {
-	case tenantID == "" && scopeOrgID == "":
-		return from, &decode.Error{Reason: "no tenant: name it in the tenant-id or X-Scope-OrgID header"}
-	case tenantID == "":
-		from.tenant = scopeOrgID
-	case scopeOrgID != "" && scopeOrgID != tenantID:
-		return from, &decode.Error{Reason: fmt.Sprintf("two tenants: tenant-id is %q, X-Scope-OrgID is %q",
-			logs.Clip(tenantID), logs.Clip(scopeOrgID))}
-	}
-	if !wal.ValidTenant(from.tenant) {
-		reason := fmt.Sprintf("tenant %q does not match %s", logs.Clip(from.tenant), wal.TenantPattern)
-		from.tenant = ""
-		return from, &decode.Error{Reason: reason}
-	}
-	if len(key) > maxKey {
-		return from, &decode.Error{Reason: fmt.Sprintf("the idempotency key has %d bytes, at most %d are taken", len(key), maxKey)}
-	}
-	return from, nil
-}
-
-// joined is the value of a header. One that was given more than once becomes a list, as HTTP has it (RFC 9110,
-// section 5.3), and is refused for what it is: no tenant's name has a comma.
-func joined(values []string) string { return strings.Join(values, ",") }

@@ -1,38 +1,27 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/klauspost/compress/snappy"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/casteloig/logthra/gateway/decode"
-	"github.com/casteloig/logthra/gateway/decode/loki"
+	"github.com/casteloig/logthra/gateway/limit"
 	"github.com/casteloig/logthra/shared/logs"
-)
-
-// Protocols, as metrics and logs name them.
-const (
-	protocolJSON     = "loki-json"
-	protocolProtobuf = "loki-protobuf"
-	protocolGRPC     = "grpc"
 )
 
 // readyTimeout bounds how long /ready looks.
 const readyTimeout = 2 * time.Second
 
-// Handler is the gateway's HTTP: pushes, /api/health, /ready and /metrics.
+// Handler is the gateway's HTTP: pushes in every protocol, /api/health, /ready and /metrics.
 func (g *Gateway) Handler(metrics prometheus.Gatherer) http.Handler {
 	e := echo.New()
 	e.HTTPErrorHandler = g.answerError
@@ -42,122 +31,113 @@ func (g *Gateway) Handler(metrics prometheus.Gatherer) http.Handler {
 			return errors.New("internal error")
 		},
 	}))
-	e.POST("/api/push", g.pushLoki)
-	e.POST("/loki/api/v1/push", g.pushLoki)
+	g.routeLoki(e)
+	g.routeOTLP(e)
+	g.routeElastic(e)
+	g.routeSplunk(e)
+	g.routeJSONLine(e)
 	e.GET("/api/health", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
 	e.GET("/ready", g.ready)
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{})))
 	return e
 }
 
-// pushLoki takes Loki's push, https://grafana.com/docs/loki/latest/reference/loki-http-api/#ingest-logs, and the
-// prototype's, which is the same with dates for timestamps.
-func (g *Gateway) pushLoki(c echo.Context) error {
-	request := c.Request()
-	header := request.Header
-	protocol := lokiProtocol(header.Get(echo.HeaderContentType))
-	from, err := identify(protocol, joined(header.Values("Tenant-Id")), joined(header.Values("X-Scope-Orgid")), joined(header.Values("Idempotency-Key")))
-	if err == nil {
-		err = g.takeLoki(request, &from)
-	}
-	if err != nil {
-		status := g.refuse(c, from, err)
-		g.metrics.pushes.WithLabelValues(protocolLabel(from.protocol), strconv.Itoa(status)).Inc()
-		return nil
-	}
-	g.metrics.pushes.WithLabelValues(from.protocol, strconv.Itoa(http.StatusNoContent)).Inc()
-	return c.NoContent(http.StatusNoContent)
+// exchange is one push over HTTP: how its protocol is read, and how it answers.
+type exchange struct {
+	protocol string // as metrics and logs name it; it may be empty until open has seen the body
+	encoding string // of the body, where it is another than the header says
+
+	// open looks at the body before it is decoded, and returns its size in bytes, decompressed. nil: it is as it came.
+	open func(*body) (size int, err error)
+	// decode reads the body into the batch.
+	decode func(b *logs.Batch, data []byte, now int64, lim decode.Limits) error
+	// each is told of the entries that a limit refuses. nil: then the push is refused.
+	each func(entry int, err *limit.Error)
+	// accept answers once the push is on disk. nil: 204.
+	accept func(echo.Context) error
+	// refuse answers a push that was not taken. nil: as refusal.
+	refuse func(c echo.Context, v verdict, err error) error
 }
 
-func (g *Gateway) takeLoki(request *http.Request, from *origin) error {
-	encoding := request.Header.Get(echo.HeaderContentEncoding)
-	if from.protocol != protocolJSON && strings.EqualFold(encoding, "snappy") {
-		encoding = "" // Loki's protobuf is always snappy; some clients say so, too
+// take takes a push, and answers it.
+func (g *Gateway) take(c echo.Context, x *exchange) error {
+	from, err := g.identify(x.protocol, httpClaims(c.Request()))
+	if err == nil {
+		err = from.limits.Admit(time.Now())
+	}
+	if err == nil {
+		err = g.takeBody(c.Request(), &from, x)
+	}
+	if err == nil {
+		if x.accept == nil {
+			x.accept = func(c echo.Context) error { return c.NoContent(http.StatusNoContent) }
+		}
+		err = x.accept(c)
+	} else {
+		err = g.refuse(c, from, x, err)
+	}
+	if err != nil {
+		g.log.Debug("the client did not wait for its answer", "error", err)
+	}
+	if x.protocol == "" { // it was refused before its protocol could be told
+		x.protocol = "unknown"
+	}
+	g.metrics.pushes.WithLabelValues(x.protocol, strconv.Itoa(c.Response().Status)).Inc()
+	return nil
+}
+
+func (g *Gateway) takeBody(request *http.Request, from *origin, x *exchange) error {
+	encoding := x.encoding
+	if encoding == "" {
+		encoding = request.Header.Get(echo.HeaderContentEncoding)
 	}
 	body, err := readBody(request.Body, encoding, g.cfg.Limits.MaxPushBytes, g.inflight)
 	if err != nil {
 		return err
 	}
 	defer body.close()
-	if from.protocol == "" {
-		from.protocol = protocolProtobuf
-		if isJSON(body.data) {
-			from.protocol = protocolJSON
-		}
-	}
 	size := len(body.data)
-	if from.protocol == protocolProtobuf {
-		if size, err = body.holdBlock(g.cfg.Limits.MaxPushBytes); err != nil {
+	if x.open != nil {
+		if size, err = x.open(body); err != nil {
 			return err
 		}
 	}
-	g.metrics.bodyBytes.WithLabelValues(from.protocol).Add(float64(size))
-	_, _, err = g.push(request.Context(), *from, func(b *logs.Batch) error {
-		now := time.Now().UnixNano()
-		if from.protocol == protocolJSON {
-			return loki.JSON(b, body.data, now, g.cfg.Limits)
-		}
-		return loki.Protobuf(b, body.data, now, g.cfg.Limits)
+	from.protocol = x.protocol
+	g.metrics.bodyBytes.WithLabelValues(x.protocol).Add(float64(size))
+	from.limits.Charge(size)
+	_, _, err = g.push(request.Context(), *from, x.each, func(b *logs.Batch) error {
+		return x.decode(b, body.data, time.Now().UnixNano(), g.cfg.Limits)
 	})
 	return err
 }
 
-// lokiProtocol tells the protocol by the content type. It is empty where the type does not tell: curl, for
-// one, calls everything a form.
-func lokiProtocol(contentType string) string {
-	kind, _, err := mime.ParseMediaType(contentType)
-	switch {
-	case err != nil:
-		return ""
-	case kind == "application/json":
-		return protocolJSON
-	case kind == "application/x-protobuf", kind == "application/protobuf":
-		return protocolProtobuf
-	}
-	return ""
-}
-
-// isJSON tells JSON from a snappy block. Either may begin with a brace: as the length of a block, it is 123.
-func isJSON(data []byte) bool {
-	if text := bytes.TrimLeft(data, " \t\r\n\ufeff"); len(text) == 0 || text[0] != '{' {
-		return false
-	}
-	if data[0] != '{' {
-		return true
-	}
-	_, err := snappy.Decode(nil, data)
-	return err != nil
-}
-
-// protocolLabel names the protocol of a push that was refused before it could be told.
-func protocolLabel(protocol string) string {
-	if protocol == "" {
-		return "unknown"
-	}
-	return protocol
-}
-
-// refusal is the body of an answer that is not 2xx.
+// refusal is the body of an answer that is not 2xx, where the protocol has no form of its own for it.
 type refusal struct {
 	Error  string `json:"error"`
 	Where  string `json:"where,omitempty"`  // path in the push
 	Stream string `json:"stream,omitempty"` // canonical labels of the stream at fault
 }
 
-// refuse answers a push that was not taken, and returns the status.
-func (g *Gateway) refuse(c echo.Context, from origin, err error) int {
+// refuse answers a push that was not taken.
+func (g *Gateway) refuse(c echo.Context, from origin, x *exchange, err error) error {
+	v := g.judge(from, err)
+	header := c.Response().Header()
+	if v.retry > 0 {
+		header.Set(echo.HeaderRetryAfter, strconv.Itoa(seconds(v.retry)))
+	}
+	if v.status == http.StatusUnauthorized {
+		header.Set(echo.HeaderWWWAuthenticate, `Bearer realm="logthra", Basic realm="logthra"`)
+	}
+	if x.refuse != nil {
+		return x.refuse(c, v, err)
+	}
 	answer := refusal{Error: err.Error()}
 	if bad, ok := errors.AsType[*decode.Error](err); ok {
 		answer.Where, answer.Stream = bad.Where, bad.Labels
+	} else if over, ok := errors.AsType[*limit.Error](err); ok {
+		answer.Where, answer.Stream = over.Where, over.Labels
 	}
-	verdict := g.judge(from, err)
-	if verdict.retry > 0 {
-		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(verdict.retry))
-	}
-	if err := c.JSON(verdict.status, answer); err != nil {
-		g.log.Debug("the client did not wait for its answer", "error", err)
-	}
-	return verdict.status
+	return c.JSON(v.status, answer)
 }
 
 // answerError answers what no handler did: unknown paths and methods, panics.

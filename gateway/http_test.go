@@ -345,7 +345,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{http.MethodDelete, "/api/push", 405},
 		{http.MethodPost, "/ready", 405},
 		{http.MethodPost, "/metrics", 405},
-		{http.MethodGet, "/", 404},
+		{http.MethodGet, "/nothing", 404},
 		{http.MethodPost, "/api/push/", 404},
 		{http.MethodPost, "/loki/api/v1/query", 404},
 		{http.MethodGet, "/" + strings.Repeat("long", 1000), 404},

@@ -32,6 +32,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/gateway/tenant"
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
 	"github.com/casteloig/logthra/shared/embedded/enginetest"
 	"github.com/casteloig/logthra/shared/logs"
@@ -68,6 +69,8 @@ func start(t testing.TB, changes ...func(*setup)) *fixture {
 			Limits:           decode.Limits{MaxLineBytes: 256 << 10, MaxPushBytes: 16 << 20},
 			MaxInflightBytes: 512 << 20,
 			PushTimeout:      10 * time.Second,
+			Tenants:          func() *tenant.Directory { return nil },
+			Live:             func() int { return 1 },
 		},
 		wal: wal.Config{Shards: 2, Replicas: 1, MaxBytes: 1 << 30, DedupWindow: 2 * time.Minute},
 	}
@@ -422,7 +425,7 @@ func wantRefused(t testing.TB, a answer, status int, parts ...string) {
 			t.Errorf("%q lacks %q", a.Error, part)
 		}
 	}
-	if after := a.Header.Get("Retry-After"); (after != "") != (status == http.StatusServiceUnavailable) {
+	if after := a.Header.Get("Retry-After"); (after != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		t.Errorf("%d with Retry-After %q", status, after)
 	}
 }

@@ -11,6 +11,7 @@ type Metrics struct {
 	pushes         *prometheus.CounterVec
 	entries        *prometheus.CounterVec
 	duplicates     *prometheus.CounterVec
+	limited        *prometheus.CounterVec
 	bodyBytes      *prometheus.CounterVec
 	lineBytes      *prometheus.CounterVec
 	walBytes       prometheus.Counter
@@ -29,6 +30,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		duplicates: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "logthra_gateway_duplicate_pushes_total", Help: "Pushes that the WAL had already.",
 		}, []string{"protocol"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "logthra_gateway_limited_total",
+			Help: "Refusals by a tenant's limits, by tenant and limit: one a push, or one an entry where the protocol refuses single entries.",
+		}, []string{"tenant", "reason"}),
 		bodyBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "logthra_gateway_body_bytes_total", Help: "Bytes of bodies of pushes, decompressed.",
 		}, []string{"protocol"}),
@@ -43,7 +48,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
 	}
-	registry.MustRegister(m.pushes, m.entries, m.duplicates, m.bodyBytes, m.lineBytes, m.walBytes, m.publishSeconds)
+	registry.MustRegister(m.pushes, m.entries, m.duplicates, m.limited, m.bodyBytes, m.lineBytes, m.walBytes, m.publishSeconds)
 	return m
 }
 

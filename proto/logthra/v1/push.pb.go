@@ -242,6 +242,70 @@ func (x *PushResponse) GetDuplicate() bool {
 	return false
 }
 
+// PushStreamResponse says what was taken of a stream.
+type PushStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many pushes there were.
+	Pushes uint64 `protobuf:"varint,1,opt,name=pushes,proto3" json:"pushes,omitempty"`
+	// How many entries they held.
+	Entries uint64 `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
+	// How many of the pushes the WAL had already.
+	Duplicates    uint64 `protobuf:"varint,3,opt,name=duplicates,proto3" json:"duplicates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushStreamResponse) Reset() {
+	*x = PushStreamResponse{}
+	mi := &file_logthra_v1_push_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushStreamResponse) ProtoMessage() {}
+
+func (x *PushStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_push_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushStreamResponse.ProtoReflect.Descriptor instead.
+func (*PushStreamResponse) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_push_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PushStreamResponse) GetPushes() uint64 {
+	if x != nil {
+		return x.Pushes
+	}
+	return 0
+}
+
+func (x *PushStreamResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *PushStreamResponse) GetDuplicates() uint64 {
+	if x != nil {
+		return x.Duplicates
+	}
+	return 0
+}
+
 var File_logthra_v1_push_proto protoreflect.FileDescriptor
 
 const file_logthra_v1_push_proto_rawDesc = "" +
@@ -265,9 +329,17 @@ const file_logthra_v1_push_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"F\n" +
 	"\fPushResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x1c\n" +
-	"\tduplicate\x18\x02 \x01(\bR\tduplicate2H\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\"f\n" +
+	"\x12PushStreamResponse\x12\x16\n" +
+	"\x06pushes\x18\x01 \x01(\x04R\x06pushes\x12\x18\n" +
+	"\aentries\x18\x02 \x01(\x04R\aentries\x12\x1e\n" +
+	"\n" +
+	"duplicates\x18\x03 \x01(\x04R\n" +
+	"duplicates2\x91\x01\n" +
 	"\vPushService\x129\n" +
-	"\x04Push\x12\x17.logthra.v1.PushRequest\x1a\x18.logthra.v1.PushResponseB9Z7github.com/casteloig/logthra/proto/logthra/v1;logthrav1b\x06proto3"
+	"\x04Push\x12\x17.logthra.v1.PushRequest\x1a\x18.logthra.v1.PushResponse\x12G\n" +
+	"\n" +
+	"PushStream\x12\x17.logthra.v1.PushRequest\x1a\x1e.logthra.v1.PushStreamResponse(\x01B9Z7github.com/casteloig/logthra/proto/logthra/v1;logthrav1b\x06proto3"
 
 var (
 	file_logthra_v1_push_proto_rawDescOnce sync.Once
@@ -281,26 +353,29 @@ func file_logthra_v1_push_proto_rawDescGZIP() []byte {
 	return file_logthra_v1_push_proto_rawDescData
 }
 
-var file_logthra_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_logthra_v1_push_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_logthra_v1_push_proto_goTypes = []any{
 	(*PushRequest)(nil),           // 0: logthra.v1.PushRequest
 	(*Stream)(nil),                // 1: logthra.v1.Stream
 	(*Entry)(nil),                 // 2: logthra.v1.Entry
 	(*PushResponse)(nil),          // 3: logthra.v1.PushResponse
-	nil,                           // 4: logthra.v1.Stream.LabelsEntry
-	nil,                           // 5: logthra.v1.Entry.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*PushStreamResponse)(nil),    // 4: logthra.v1.PushStreamResponse
+	nil,                           // 5: logthra.v1.Stream.LabelsEntry
+	nil,                           // 6: logthra.v1.Entry.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_logthra_v1_push_proto_depIdxs = []int32{
 	1, // 0: logthra.v1.PushRequest.streams:type_name -> logthra.v1.Stream
-	4, // 1: logthra.v1.Stream.labels:type_name -> logthra.v1.Stream.LabelsEntry
+	5, // 1: logthra.v1.Stream.labels:type_name -> logthra.v1.Stream.LabelsEntry
 	2, // 2: logthra.v1.Stream.entries:type_name -> logthra.v1.Entry
-	6, // 3: logthra.v1.Entry.timestamp:type_name -> google.protobuf.Timestamp
-	5, // 4: logthra.v1.Entry.metadata:type_name -> logthra.v1.Entry.MetadataEntry
+	7, // 3: logthra.v1.Entry.timestamp:type_name -> google.protobuf.Timestamp
+	6, // 4: logthra.v1.Entry.metadata:type_name -> logthra.v1.Entry.MetadataEntry
 	0, // 5: logthra.v1.PushService.Push:input_type -> logthra.v1.PushRequest
-	3, // 6: logthra.v1.PushService.Push:output_type -> logthra.v1.PushResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
+	0, // 6: logthra.v1.PushService.PushStream:input_type -> logthra.v1.PushRequest
+	3, // 7: logthra.v1.PushService.Push:output_type -> logthra.v1.PushResponse
+	4, // 8: logthra.v1.PushService.PushStream:output_type -> logthra.v1.PushStreamResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
 	5, // [5:5] is the sub-list for extension type_name
 	5, // [5:5] is the sub-list for extension extendee
 	0, // [0:5] is the sub-list for field type_name
@@ -317,7 +392,7 @@ func file_logthra_v1_push_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logthra_v1_push_proto_rawDesc), len(file_logthra_v1_push_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

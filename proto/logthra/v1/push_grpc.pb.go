@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PushService_Push_FullMethodName = "/logthra.v1.PushService/Push"
+	PushService_Push_FullMethodName       = "/logthra.v1.PushService/Push"
+	PushService_PushStream_FullMethodName = "/logthra.v1.PushService/PushStream"
 )
 
 // PushServiceClient is the client API for PushService service.
@@ -28,6 +29,10 @@ const (
 //
 // PushService takes logs. It is the gateway's. The tenant stands in the metadata of the call, as
 // `tenant-id` or `x-scope-orgid`.
+//
+// A stream is made of the same pushes, hence:
+// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+// buf:lint:ignore RPC_REQUEST_STANDARD_NAME
 type PushServiceClient interface {
 	// Push answers once all entries are on disk in the WAL. All of a push is taken, or none.
 	//
@@ -39,6 +44,10 @@ type PushServiceClient interface {
 	// taken once. Without a key, equal content is recognized where each entry has a timestamp of its own,
 	// finer than a second.
 	Push(ctx context.Context, in *PushRequest, opts ...grpc.CallOption) (*PushResponse, error)
+	// PushStream takes one push after the other, each as Push does, and answers once the client has closed its side and all
+	// are on disk. It ends with an error at the first that is refused; how many were taken before it stands in the trailer
+	// `logthra-pushes`. The `idempotency-key` of a stream makes one for each of its pushes: "key#0", "key#1", ...
+	PushStream(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PushRequest, PushStreamResponse], error)
 }
 
 type pushServiceClient struct {
@@ -59,12 +68,29 @@ func (c *pushServiceClient) Push(ctx context.Context, in *PushRequest, opts ...g
 	return out, nil
 }
 
+func (c *pushServiceClient) PushStream(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PushRequest, PushStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PushService_ServiceDesc.Streams[0], PushService_PushStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PushRequest, PushStreamResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PushService_PushStreamClient = grpc.ClientStreamingClient[PushRequest, PushStreamResponse]
+
 // PushServiceServer is the server API for PushService service.
 // All implementations must embed UnimplementedPushServiceServer
 // for forward compatibility.
 //
 // PushService takes logs. It is the gateway's. The tenant stands in the metadata of the call, as
 // `tenant-id` or `x-scope-orgid`.
+//
+// A stream is made of the same pushes, hence:
+// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+// buf:lint:ignore RPC_REQUEST_STANDARD_NAME
 type PushServiceServer interface {
 	// Push answers once all entries are on disk in the WAL. All of a push is taken, or none.
 	//
@@ -76,6 +102,10 @@ type PushServiceServer interface {
 	// taken once. Without a key, equal content is recognized where each entry has a timestamp of its own,
 	// finer than a second.
 	Push(context.Context, *PushRequest) (*PushResponse, error)
+	// PushStream takes one push after the other, each as Push does, and answers once the client has closed its side and all
+	// are on disk. It ends with an error at the first that is refused; how many were taken before it stands in the trailer
+	// `logthra-pushes`. The `idempotency-key` of a stream makes one for each of its pushes: "key#0", "key#1", ...
+	PushStream(grpc.ClientStreamingServer[PushRequest, PushStreamResponse]) error
 	mustEmbedUnimplementedPushServiceServer()
 }
 
@@ -88,6 +118,9 @@ type UnimplementedPushServiceServer struct{}
 
 func (UnimplementedPushServiceServer) Push(context.Context, *PushRequest) (*PushResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Push not implemented")
+}
+func (UnimplementedPushServiceServer) PushStream(grpc.ClientStreamingServer[PushRequest, PushStreamResponse]) error {
+	return status.Error(codes.Unimplemented, "method PushStream not implemented")
 }
 func (UnimplementedPushServiceServer) mustEmbedUnimplementedPushServiceServer() {}
 func (UnimplementedPushServiceServer) testEmbeddedByValue()                     {}
@@ -128,6 +161,13 @@ func _PushService_Push_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PushService_PushStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PushServiceServer).PushStream(&grpc.GenericServerStream[PushRequest, PushStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PushService_PushStreamServer = grpc.ClientStreamingServer[PushRequest, PushStreamResponse]
+
 // PushService_ServiceDesc is the grpc.ServiceDesc for PushService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -140,6 +180,12 @@ var PushService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _PushService_Push_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "PushStream",
+			Handler:       _PushService_PushStream_Handler,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "logthra/v1/push.proto",
 }

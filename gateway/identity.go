@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/gateway/limit"
+	"github.com/casteloig/logthra/gateway/tenant"
+	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/wal"
+)
+
+// maxKey is the most bytes of an idempotency key.
+const maxKey = 255
+
+// origin is where a push comes from, and by which protocol.
+type origin struct {
+	protocol string
+	tenant   string
+	key      string // idempotency key, may be empty
+	limits   limit.Push
+}
+
+// claims are what a request says of who sends it.
+type claims struct {
+	tenantID, scopeOrgID string // the two headers that may name the tenant
+	key                  string // idempotency key
+	credentials          tenant.Credentials
+}
+
+func httpClaims(r *http.Request) claims {
+	return claims{
+		tenantID: joined(r.Header.Values("Tenant-Id")), scopeOrgID: joined(r.Header.Values("X-Scope-Orgid")),
+		key:         joined(r.Header.Values("Idempotency-Key")),
+		credentials: tenant.Credentials{Authorization: joined(r.Header.Values("Authorization")), Certificate: leaf(r.TLS)},
+	}
+}
+
+func grpcClaims(ctx context.Context) claims {
+	header := func(name string) string { return joined(metadata.ValueFromIncomingContext(ctx, name)) }
+	c := claims{
+		tenantID: header("tenant-id"), scopeOrgID: header("x-scope-orgid"), key: header("idempotency-key"),
+		credentials: tenant.Credentials{Authorization: header("authorization")},
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			c.credentials.Certificate = leaf(&info.State)
+		}
+	}
+	return c
+}
+
+// leaf is the certificate that the client has proved to be its own; nil if there is none.
+func leaf(state *tls.ConnectionState) *x509.Certificate {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return nil
+	}
+	return state.VerifiedChains[0][0]
+}
+
+// joined is the value of a header. One that was given more than once becomes a list, as HTTP has it (RFC 9110,
+// section 5.3), and is refused for what it is: no tenant's name has a comma.
+func joined(values []string) string { return strings.Join(values, ",") }
+
+// identify finds out who pushes.
+func (g *Gateway) identify(protocol string, c claims) (origin, error) {
+	from := origin{protocol: protocol, key: c.key}
+	wanted := c.tenantID
+	switch {
+	case c.tenantID == "":
+		wanted = c.scopeOrgID
+	case c.scopeOrgID != "" && c.scopeOrgID != c.tenantID:
+		return from, &decode.Error{Reason: fmt.Sprintf("two tenants: tenant-id is %q, X-Scope-OrgID is %q",
+			logs.Clip(c.tenantID), logs.Clip(c.scopeOrgID))}
+	}
+	if wanted != "" && !wal.ValidTenant(wanted) {
+		return from, &decode.Error{Reason: fmt.Sprintf("tenant %q does not match %s", logs.Clip(wanted), wal.TenantPattern)}
+	}
+	if len(c.key) > maxKey {
+		return from, &decode.Error{Reason: fmt.Sprintf("the idempotency key has %d bytes, at most %d are taken", len(c.key), maxKey)}
+	}
+	directory := g.cfg.Tenants()
+	if directory == nil {
+		if from.tenant = wanted; wanted == "" {
+			from.tenant = g.cfg.DefaultTenant
+		}
+		if from.tenant == "" {
+			return from, &decode.Error{Reason: "no tenant: name it in the tenant-id or X-Scope-OrgID header"}
+		}
+		return from, nil
+	}
+	name, err := directory.Authenticate(c.credentials, wanted)
+	if err != nil {
+		return from, err
+	}
+	from.tenant, from.limits = name, g.limiter.Of(name, directory.Limits(name))
+	return from, nil
+}
