@@ -233,7 +233,8 @@ func (p Push) entry(b *logs.Batch, entry int, now int64) *Error {
 	}
 	at := b.Timestamps[entry]
 	age := now - at // does not wrap: no time is before 1900
-	edge, reason := at, ""
+	var edge int64
+	var reason string
 	switch {
 	case l.MaxAge > 0 && age > int64(l.MaxAge):
 		edge, reason = now-int64(l.MaxAge), reasonAge

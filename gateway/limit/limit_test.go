@@ -27,7 +27,7 @@ type fixture struct {
 }
 
 func start() *fixture {
-	f := &fixture{gateways: 1, counter: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "limited"}, []string{"tenant", "reason"})}
+	f := &fixture{gateways: 1, counter: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "limited_total", Help: "Refusals."}, []string{"tenant", "reason"})}
 	f.Limiter = New(func() int { return f.gateways }, f.counter, slog.New(slog.NewTextHandler(&f.logged, nil)))
 	return f
 }

@@ -203,10 +203,10 @@ func TestUnknownUser(t *testing.T) {
 			t.Errorf("%s: %v", user, err)
 		}
 	}
-	real, err := bcrypt.Cost(d.users["alice"].hash)
+	cost, err := bcrypt.Cost(d.users["alice"].hash)
 	must(t, err)
-	if dummy, err := bcrypt.Cost(d.dummy); err != nil || dummy != real {
-		t.Errorf("the dummy costs %d (%v), a user %d", dummy, err, real)
+	if dummy, err := bcrypt.Cost(d.dummy); err != nil || dummy != cost {
+		t.Errorf("the dummy costs %d (%v), a user %d", dummy, err, cost)
 	}
 	if err := bcrypt.CompareHashAndPassword(d.dummy, []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
 		t.Errorf("the dummy is not computed: %v", err)

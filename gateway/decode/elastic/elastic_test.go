@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -278,7 +279,7 @@ func TestAppendError(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	known := map[string]bool{}
 	for _, a := range Answers {
-		if known[a.Method+a.Path] || a.Status != 200 || (a.Body == "") != (a.Method == "HEAD") || a.Body != "" && !json.Valid([]byte(a.Body)) {
+		if known[a.Method+a.Path] || a.Status != 200 || (a.Body == "") != (a.Method == http.MethodHead) || a.Body != "" && !json.Valid([]byte(a.Body)) {
 			t.Errorf("%+v", a)
 		}
 		known[a.Method+a.Path] = true

@@ -24,6 +24,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/shared/logs"
@@ -360,15 +361,12 @@ type place struct {
 func (p *place) at(depth int, member string) { p.depth, p.member = depth, member }
 
 func (p *place) path() string {
-	path := ""
+	var parts []string
 	for i, name := range []string{"resourceLogs", "scopeLogs", "logRecords"}[:p.depth] {
-		path += fmt.Sprintf(".%s[%d]", name, p.index[i])
+		parts = append(parts, fmt.Sprintf("%s[%d]", name, p.index[i]))
 	}
 	if p.member != "" {
-		path += "." + p.member
+		parts = append(parts, p.member)
 	}
-	if path == "" {
-		return ""
-	}
-	return path[1:]
+	return strings.Join(parts, ".")
 }

@@ -3,6 +3,7 @@ package otlp
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,15 +168,15 @@ func TestProtobufDepthBomb(t *testing.T) {
 	for size < 1<<20 {
 		for _, field := range []protowire.Number{listValues, valueArray} {
 			header := protowire.AppendVarint(protowire.AppendTag(nil, field, protowire.BytesType), uint64(size))
-			for i := len(header) - 1; i >= 0; i-- {
-				lengths = append(lengths, header[i])
+			for _, c := range slices.Backward(header) {
+				lengths = append(lengths, c)
 			}
 			size += len(header)
 		}
 	}
 	bomb := make([]byte, 0, size)
-	for i := len(lengths) - 1; i >= 0; i-- {
-		bomb = append(bomb, lengths[i])
+	for _, c := range slices.Backward(lengths) {
+		bomb = append(bomb, c)
 	}
 	for _, field := range []protowire.Number{recordBody, recordAttributes} {
 		value := bomb
@@ -195,7 +196,7 @@ func TestProtobufDepthBomb(t *testing.T) {
 func TestProtobufTruncated(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(13, 14))
 	first := marshal(t, request(random{rnd}.full()))
-	raw := append(first[:len(first):len(first)], marshal(t, request(random{rnd}.full()))...)
+	raw := append(slices.Clip(first), marshal(t, request(random{rnd}.full()))...)
 	for n := range raw {
 		var b logs.Batch
 		_, err := Protobuf(&b, raw[:n:n], testNow, testLimits)
