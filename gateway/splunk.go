@@ -22,6 +22,9 @@ const (
 // routeSplunk adds Splunk's HTTP Event Collector.
 // https://docs.splunk.com/Documentation/Splunk/latest/RESTREF/RESTinput#services.2Fcollector
 func (g *Gateway) routeSplunk(e *echo.Echo) {
+	for _, path := range []string{"/event", "/event/1.0"} { // Docker's log driver asks so whether anybody is there
+		e.OPTIONS("/services/collector"+path, func(c echo.Context) error { return c.NoContent(http.StatusOK) })
+	}
 	for _, path := range []string{"", "/event", "/event/1.0"} {
 		e.POST("/services/collector"+path, func(c echo.Context) error { return g.pushSplunk(c, protocolSplunk, splunk.Events) })
 	}
