@@ -372,3 +372,10 @@ func children(t *testing.T, pid int) []int {
 	}
 	return pids
 }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

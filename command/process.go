@@ -22,8 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 
-	"github.com/casteloig/logthra/gateway"
-	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/ingester"
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
 	"github.com/casteloig/logthra/shared/config"
@@ -293,30 +291,6 @@ func (p *process) untilReached(ctx context.Context, log *slog.Logger, reach func
 	}
 }
 
-// startGateway starts a gateway on the WAL.
-func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
-	web, err := listen("--http-listen", cfg.HTTPListen)
-	if err != nil {
-		return err
-	}
-	rpc, err := listen("--grpc-listen", cfg.GRPCListen)
-	if err != nil {
-		return errors.Join(err, web.Close())
-	}
-	registry := telemetry.Registry(p.env.version)
-	g := gateway.New(gateway.Config{
-		Limits:           decode.Limits{MaxLineBytes: int(cfg.MaxLineBytes), MaxPushBytes: int(cfg.MaxPushBytes)},
-		MaxInflightBytes: int64(cfg.MaxInflightBytes),
-		PushTimeout:      cfg.PushTimeout,
-	}, w, gateway.NewMetrics(registry), p.log)
-	p.onStop(together(
-		p.serveHTTP("http", web, g.Handler(registry)),
-		p.serveGRPC("grpc", rpc, func(server *grpc.Server) { g.RegisterPush(server) }, g.ServerOptions()...),
-	))
-	p.onStop(func(context.Context) { g.Drain() })
-	return nil
-}
-
 // startIngester starts an ingester between the WAL and ClickHouse. It is there at once, so that it can be asked
 // what it waits for; migrated is closed when ClickHouse was reached and has its schema.
 func (p *process) startIngester(
@@ -334,7 +308,7 @@ func (p *process) startIngester(
 	part := drain.DrainTimeout / 3
 	registry := telemetry.Registry(p.env.version)
 	in := ingester.New(ingester.Config{
-		ID: ingesterID(), GRPC: rpc.Addr().String(),
+		ID: processID(), GRPC: rpc.Addr().String(),
 		FlushInterval: cfg.FlushInterval, FlushRows: cfg.FlushRows, FlushBytes: int(cfg.FlushBytes),
 		BufferBytes: int64(cfg.BufferBytes), ReplayWindow: cfg.ReplayWindow, OwnerTimeout: cfg.OwnerTimeout,
 		DrainTimeout: part,
@@ -343,7 +317,7 @@ func (p *process) startIngester(
 		p.serveGRPC("ingester", rpc, func(server *grpc.Server) {
 			logthrav1.RegisterIngesterServiceServer(server, &ingester.Service{Ingester: in, Version: p.env.version, Addresses: p.addresses})
 		}),
-		p.serveHTTP("ingester-http", web, ingesterHandler(in, registry)),
+		p.serveHTTP("ingester-http", web, ingesterHandler(in, registry), nil),
 	))
 	ctx, cancel := context.WithCancel(context.Background())
 	done, reached := make(chan struct{}), make(chan struct{})
@@ -401,8 +375,8 @@ func ingesterHandler(in *ingester.Ingester, registry *prometheus.Registry) http.
 	return mux
 }
 
-// ingesterID is unique to this process, and says where it runs.
-func ingesterID() string {
+// processID is unique to this process, and says where it runs.
+func processID() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"

@@ -51,12 +51,13 @@ const (
 const progressEvery = 200 * time.Millisecond
 
 type pushCommand struct {
-	config.Data `embed:""`
-	Files       []string          `arg:"" optional:"" name:"file" help:"Files to push, line by line; none, or -, is standard input."`
-	URL         string            `name:"url" placeholder:"URL" help:"The gateway, or anything that takes Loki's push; without one, the Logthra that runs on the data directory, or http://127.0.0.1:3100."`
-	Tenant      string            `default:"default" placeholder:"NAME" help:"Tenant that the lines belong to."`
-	Label       map[string]string `placeholder:"K=V" mapsep:"none" help:"Label of the lines, job=logthra-push without one; those of a file have its path as filename, too. Can be repeated."`
-	GiveUp      time.Duration     `default:"1m" placeholder:"DURATION" help:"How long a push is tried again while the gateway is away or full."`
+	config.Data   `embed:""`
+	config.Client `embed:""`
+	Files         []string          `arg:"" optional:"" name:"file" help:"Files to push, line by line; none, or -, is standard input."`
+	URL           string            `name:"url" placeholder:"URL" help:"The gateway, or anything that takes Loki's push; without one, the Logthra that runs on the data directory, or http://127.0.0.1:3100."`
+	Tenant        string            `placeholder:"NAME" help:"Tenant that the lines belong to; without one, the token's, or else default."`
+	Label         map[string]string `placeholder:"K=V" mapsep:"none" help:"Label of the lines, job=logthra-push without one; those of a file have its path as filename, too. Can be repeated."`
+	GiveUp        time.Duration     `default:"1m" placeholder:"DURATION" help:"How long a push is tried again while the gateway is away or full."`
 }
 
 // Validate is called by the command line's parser.
@@ -74,6 +75,7 @@ type pusher struct {
 	command *pushCommand
 	env     *environment
 	url     string
+	client  *http.Client
 	run     string // random, begins the idempotency keys of this run
 	pushes  int
 	labels  string
@@ -119,7 +121,9 @@ func (p *pusher) resolve() error {
 		at = cmp.Or(addresses["http"], "127.0.0.1:3100")
 	}
 	p.url = strings.TrimRight(withScheme(at), "/")
-	return nil
+	var err error
+	p.client, err = p.command.Client.Client()
+	return err
 }
 
 // withScheme is a URL that may have been given as host:port.
@@ -341,9 +345,15 @@ func (p *pusher) post(key string) (after time.Duration, err error) {
 		return 0, &refusedError{"--url", err.Error()}
 	}
 	request.Header.Set("Content-Type", "application/x-protobuf")
-	request.Header.Set("X-Scope-OrgID", p.command.Tenant)
+	p.command.Authorize(request)
+	switch {
+	case p.command.Tenant != "":
+		request.Header.Set("X-Scope-OrgID", p.command.Tenant)
+	case p.command.Token == "":
+		request.Header.Set("X-Scope-OrgID", "default")
+	}
 	request.Header.Set("Idempotency-Key", key)
-	response, err := http.DefaultClient.Do(request)
+	response, err := p.client.Do(request)
 	if urlError := (*url.Error)(nil); errors.As(err, &urlError) {
 		return 0, fmt.Errorf("no answer from %s: %w", p.url, urlError.Err)
 	}

@@ -87,7 +87,7 @@ func (c *runCommand) start(p *process) error {
 		return err
 	}
 	p.ready()
-	fmt.Print(welcome(p.addresses(), c.FlushInterval))
+	fmt.Print(welcome(p.addresses(), c.Gateway, c.FlushInterval))
 	return nil
 }
 
@@ -109,20 +109,26 @@ func (c *runCommand) reserve() error {
 }
 
 // welcome says what to do next. Its commands can be copied as they are.
-func welcome(at map[string]string, flush time.Duration) string {
+func welcome(at map[string]string, cfg config.Gateway, flush time.Duration) string {
 	const (
 		line = `{"streams":[{"stream":{"app":"hello"},"values":[["","it works"]]}]}` // an empty time is now
 		sql  = "SELECT timestamp, labels['app'] AS app, msg FROM logs.log WHERE tenant_id = 'demo' ORDER BY timestamp DESC LIMIT 10"
 	)
 	var b strings.Builder
-	web := "http://" + local(at["http"])
+	web, who := "http://"+local(at["http"]), "tenant-id: demo"
+	if cfg.TLSCertFile != "" {
+		web = "https://" + local(at["http"])
+	}
+	if cfg.TenantsFile != "" {
+		who = "Authorization: Bearer TOKEN"
+	}
 	b.WriteString("\nLogthra is ready.\n\n")
-	fmt.Fprintf(&b, "  Push    %s/api/push, or as to Loki: /loki/api/v1/push\n          %s, gRPC\n", web, local(at["grpc"]))
+	fmt.Fprintf(&b, "  Push    %s, as to Loki, OpenTelemetry, Elasticsearch or Splunk\n          %s, gRPC\n", web, local(at["grpc"]))
 	query := at["clickhouse-http"]
 	if query != "" {
 		fmt.Fprintf(&b, "  Query   http://%s, SQL over HTTP\n          %s, ClickHouse's native protocol\n", local(query), local(at["clickhouse"]))
 	}
-	fmt.Fprintf(&b, "\nPush a line:\n\n  curl -i %s/api/push -H 'tenant-id: demo' -d '%s'\n\n", web, line)
+	fmt.Fprintf(&b, "\nPush a line:\n\n  curl -i %s/api/push -H '%s' -d '%s'\n\n", web, who, line)
 	if query != "" {
 		fmt.Fprintf(&b, "See it, once it is flushed (%s at most):\n\n  curl http://%s -d \"%s FORMAT PrettyCompact\"\n\n", short(flush), local(query), sql)
 	} else {

@@ -15,15 +15,24 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // what exporters compress with
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+
+	"github.com/casteloig/logthra/shared/certs"
 )
 
-// Bounds of a connection to the HTTP servers: a client that takes longer is cut off.
+// Bounds of a connection: a client that takes longer is cut off.
 const (
-	headerTimeout = 10 * time.Second
-	readTimeout   = time.Minute
+	headerTimeout = 10 * time.Second // also of the beginning of a gRPC connection
+	readTimeout   = time.Minute      // of a request, its body included
 	idleTimeout   = 2 * time.Minute
 )
+
+// maxHeader is the most bytes of a request's headers.
+const maxHeader = 64 << 10
+
+// maxStreams is how many calls a gRPC connection may have under way.
+const maxStreams = 128
 
 // serverGrace is how long a server that stops waits for the requests that are under way.
 const serverGrace = 5 * time.Second
@@ -43,15 +52,17 @@ func listen(flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// serveHTTP serves until what it returns is called. name is the address's in status.
-func (p *process) serveHTTP(name string, listener net.Listener, handler http.Handler) (stop func(context.Context)) {
+// serveHTTP serves until what it returns is called, over TLS where there are certificates. name is the address's in status.
+func (p *process) serveHTTP(name string, listener net.Listener, handler http.Handler, reloader *certs.Reloader) (stop func(context.Context)) {
 	p.address(name, listener.Addr().String())
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	server := httpServer(handler, p.log)
+	serve := server.Serve
+	if reloader != nil {
+		server.TLSConfig = reloader.ServerConfig()
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
 	}
 	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			p.failed <- fmt.Errorf("HTTP on %s: %w", listener.Addr(), err)
 		}
 	}()
@@ -64,11 +75,23 @@ func (p *process) serveHTTP(name string, listener net.Listener, handler http.Han
 	}
 }
 
+// httpServer is a server whose connections are bounded in time, so that slow clients can't hold them for ever, and in the
+// size of their headers.
+func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
 // serveGRPC serves what register adds, health and reflection until what it returns is called. name is the
 // address's in status.
 func (p *process) serveGRPC(name string, listener net.Listener, register func(*grpc.Server), options ...grpc.ServerOption) (stop func(context.Context)) {
 	p.address(name, listener.Addr().String())
-	server := grpc.NewServer(options...)
+	server := grpc.NewServer(append(options,
+		grpc.ConnectionTimeout(headerTimeout), grpc.MaxHeaderListSize(maxHeader), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: headerTimeout}),
+	)...)
 	register(server)
 	healthy := health.NewServer()
 	for service := range server.GetServiceInfo() {

@@ -153,7 +153,8 @@ func short(d time.Duration) string {
 }
 
 type readyCommand struct {
-	URL string `name:"url" default:"http://127.0.0.1:3100" placeholder:"URL" help:"The HTTP of a gateway or an ingester."`
+	config.Client `embed:""`
+	URL           string `name:"url" default:"http://127.0.0.1:3100" placeholder:"URL" help:"The HTTP of a gateway or an ingester."`
 }
 
 // Run asks.
@@ -167,7 +168,11 @@ func (c *readyCommand) Run(env *environment) error {
 	if strings.Trim(request.URL.Path, "/") == "" {
 		request.URL.Path = "/ready"
 	}
-	response, err := http.DefaultClient.Do(request)
+	client, err := c.Client.Client()
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		return fmt.Errorf("not ready: %w", err)
 	}

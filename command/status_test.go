@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
+	"github.com/casteloig/logthra/shared/config"
 )
 
 func TestShort(t *testing.T) {
@@ -92,19 +93,23 @@ func TestNATSHosts(t *testing.T) {
 
 // What is printed can be copied: a server that listens on all addresses is reached under one of them.
 func TestWelcome(t *testing.T) {
-	text := welcome(map[string]string{"http": "0.0.0.0:3100", "grpc": "[::]:4317"}, time.Hour)
+	text := welcome(map[string]string{"http": "0.0.0.0:3100", "grpc": "[::]:4317"}, config.Gateway{}, time.Hour)
 	for _, part := range []string{"http://127.0.0.1:3100/api/push", " 127.0.0.1:4317, gRPC", "1h at most", "in your ClickHouse", "\n  SELECT timestamp"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q lacks %q", text, part)
 		}
+	}
+	guarded := welcome(map[string]string{"http": "127.0.0.1:3100"}, config.Gateway{TLSCertFile: "cert", TenantsFile: "tenants"}, time.Hour)
+	if !strings.Contains(guarded, "curl -i https://127.0.0.1:3100/api/push -H 'Authorization: Bearer TOKEN'") {
+		t.Error(guarded)
 	}
 	if regexp.MustCompile(`(?m) $`).MatchString(text) {
 		t.Error("a line ends with a space")
 	}
 }
 
-func TestIngesterID(t *testing.T) {
-	one, other := ingesterID(), ingesterID()
+func TestProcessID(t *testing.T) {
+	one, other := processID(), processID()
 	if one == other || strings.ContainsAny(one, ".*> ") {
 		t.Errorf("ids are %q and %q", one, other)
 	}

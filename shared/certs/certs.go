@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -67,6 +68,11 @@ func (r *Reloader) ServerConfig() *tls.Config {
 			return r.current(time.Now()), nil
 		},
 	}
+}
+
+// Listener speaks TLS on what another listener accepts.
+func (r *Reloader) Listener(plain net.Listener) net.Listener {
+	return tls.NewListener(plain, r.ServerConfig())
 }
 
 // Expiry is when the certificate that is served ends.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -99,6 +100,13 @@ type Gateway struct {
 	MaxLineBytes     Bytes         `default:"256KiB" placeholder:"SIZE" help:"Longest line; a push with a longer one is refused with 400."`
 	MaxInflightBytes Bytes         `default:"512MiB" placeholder:"SIZE" help:"Most memory of pushes under way; at it, pushes are refused with 503."`
 	PushTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"How long a push waits for the WAL until it is refused with 503."`
+	SyslogListen     []string      `placeholder:"URL,..." help:"Where the gateway listens for syslog, as in tcp://127.0.0.1:5514?tenant=acme; or tls:// or udp://."`
+	TenantsFile      string        `placeholder:"FILE" help:"Credentials and limits of the tenants, YAML; without one, whoever reaches the gateway may push."`
+	DefaultTenant    string        `placeholder:"NAME" help:"Without a file of tenants, who pushes where a push names no tenant; none: it is refused."`
+	TLSCertFile      string        `name:"tls-cert-file" placeholder:"FILE" help:"Certificate of the gateway's HTTP, gRPC and syslog over TLS, PEM; read again when it changes."`
+	TLSKeyFile       string        `name:"tls-key-file" placeholder:"FILE" help:"Its key, PEM."`
+	TLSClientCAFile  string        `name:"tls-client-ca-file" placeholder:"FILE" help:"Authorities whose clients are trusted, PEM."`
+	TLSClientAuth    string        `name:"tls-client-auth" default:"require" enum:"require,optional" placeholder:"MODE" help:"Whether clients have to show a certificate of those authorities: require or optional."`
 }
 
 // Validate is called by the command line's parser.
@@ -112,8 +120,46 @@ func (g *Gateway) Validate() error {
 		return fmt.Errorf("--max-inflight-bytes: a push of --max-push-bytes needs %s", 8*g.MaxPushBytes)
 	case g.PushTimeout <= 0:
 		return errors.New("--push-timeout: more than 0 is needed")
+	case (g.TLSCertFile == "") != (g.TLSKeyFile == ""):
+		return errors.New("--tls-cert-file and --tls-key-file: one needs the other")
+	case g.TLSClientCAFile != "" && g.TLSCertFile == "":
+		return errors.New("--tls-client-ca-file: --tls-cert-file is needed, too")
+	case g.DefaultTenant != "" && !wal.ValidTenant(g.DefaultTenant):
+		return fmt.Errorf("--default-tenant: %q does not match %s", g.DefaultTenant, wal.TenantPattern)
+	case g.DefaultTenant != "" && g.TenantsFile != "":
+		return errors.New("--default-tenant: with --tenants-file a credential says who pushes")
+	}
+	for _, listen := range g.SyslogListen {
+		if _, err := ParseSyslog(listen); err != nil {
+			return fmt.Errorf("--syslog-listen: %w", err)
+		}
 	}
 	return nil
+}
+
+// Syslog is one listener of --syslog-listen.
+type Syslog struct {
+	Network string // tcp, tls or udp
+	Address string // host:port
+	Tenant  string // empty where the client's certificate, or --default-tenant, says who it is
+}
+
+// ParseSyslog reads a value of --syslog-listen.
+func ParseSyslog(text string) (Syslog, error) {
+	parsed, err := url.Parse(text)
+	if err != nil || parsed.Host == "" || parsed.Path != "" || parsed.User != nil ||
+		parsed.Scheme != "tcp" && parsed.Scheme != "tls" && parsed.Scheme != "udp" {
+		return Syslog{}, fmt.Errorf("%q is not of the form tcp://host:port?tenant=NAME, or tls:// or udp://", text)
+	}
+	query := parsed.Query()
+	s := Syslog{parsed.Scheme, parsed.Host, query.Get("tenant")}
+	if query.Del("tenant"); len(query) > 0 {
+		return Syslog{}, fmt.Errorf("%q has a parameter that is not tenant", text)
+	}
+	if s.Tenant != "" && !wal.ValidTenant(s.Tenant) {
+		return Syslog{}, fmt.Errorf("tenant %q does not match %s", s.Tenant, wal.TenantPattern)
+	}
+	return s, nil
 }
 
 // Ingester is how an ingester batches, and where it is reached.

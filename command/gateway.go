@@ -1,0 +1,173 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/casteloig/logthra/gateway"
+	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/gateway/syslog"
+	"github.com/casteloig/logthra/gateway/tenant"
+	"github.com/casteloig/logthra/shared/certs"
+	"github.com/casteloig/logthra/shared/config"
+	"github.com/casteloig/logthra/shared/telemetry"
+	"github.com/casteloig/logthra/shared/wal"
+)
+
+// startGateway starts a gateway on the WAL.
+func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
+	registry := telemetry.Registry(p.env.version)
+	directory, err := p.tenants(cfg, registry)
+	if err != nil {
+		return err
+	}
+	reloader, err := p.certificates(cfg, registry)
+	if err != nil {
+		return err
+	}
+	presence, err := w.Announce(processID())
+	if err != nil {
+		return err
+	}
+	p.onStop(func(context.Context) { presence.Close() })
+	g := gateway.New(gateway.Config{
+		Limits:           decode.Limits{MaxLineBytes: int(cfg.MaxLineBytes), MaxPushBytes: int(cfg.MaxPushBytes)},
+		MaxInflightBytes: int64(cfg.MaxInflightBytes),
+		PushTimeout:      cfg.PushTimeout,
+		Tenants:          directory,
+		DefaultTenant:    cfg.DefaultTenant,
+		Live:             presence.Live,
+	}, w, gateway.NewMetrics(registry), p.log)
+
+	web, err := listen("--http-listen", cfg.HTTPListen)
+	if err != nil {
+		return err
+	}
+	rpc, err := listen("--grpc-listen", cfg.GRPCListen)
+	if err != nil {
+		return errors.Join(err, web.Close())
+	}
+	options := g.ServerOptions()
+	if reloader != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(reloader.ServerConfig())))
+	}
+	stops := []func(context.Context){
+		p.serveHTTP("http", web, g.Handler(registry), reloader),
+		p.serveGRPC("grpc", rpc, func(server *grpc.Server) { g.RegisterPush(server) }, options...),
+	}
+	syslogMetrics := syslog.NewMetrics(registry)
+	for _, text := range cfg.SyslogListen {
+		stop, err := p.serveSyslog(text, cfg, g, syslogMetrics, reloader)
+		if err != nil {
+			p.onStop(together(stops...))
+			return err
+		}
+		stops = append(stops, stop)
+	}
+	p.onStop(together(stops...))
+	p.onStop(func(context.Context) { g.Drain() })
+	return nil
+}
+
+// tenants returns who may push: nil where anybody may, of which it warns.
+func (p *process) tenants(cfg config.Gateway, registry prometheus.Registerer) (func() *tenant.Directory, error) {
+	if cfg.TenantsFile != "" {
+		watcher, err := tenant.Watch(cfg.TenantsFile, p.log, registry)
+		if err != nil {
+			return nil, fmt.Errorf("--tenants-file: %w", err)
+		}
+		p.onStop(func(context.Context) { watcher.Close() })
+		return watcher.Directory, nil
+	}
+	for _, address := range []string{cfg.HTTPListen, cfg.GRPCListen} {
+		if !isLoopback(address) {
+			p.log.Warn("whoever reaches this gateway may push as any tenant; --tenants-file says who may", "listen", address)
+		}
+	}
+	return func() *tenant.Directory { return nil }, nil
+}
+
+// isLoopback tells whether only this machine reaches an address.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// certificates returns those that the gateway serves; nil where it speaks without TLS.
+func (p *process) certificates(cfg config.Gateway, registry prometheus.Registerer) (*certs.Reloader, error) {
+	if cfg.TLSCertFile == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	reloader, err := certs.Open(certs.Files{
+		Cert: cfg.TLSCertFile, Key: cfg.TLSKeyFile, ClientCA: cfg.TLSClientCAFile, Optional: cfg.TLSClientAuth == "optional",
+	}, p.log, "h2", "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "logthra_tls_certificate_expiry_timestamp_seconds", Help: "When the TLS certificate that is served ends.",
+	}, func() float64 { return float64(reloader.Expiry().Unix()) }))
+	return reloader, nil
+}
+
+// serveSyslog listens as one value of --syslog-listen says, until what it returns is called.
+func (p *process) serveSyslog(
+	text string, cfg config.Gateway, g *gateway.Gateway, metrics *syslog.Metrics, reloader *certs.Reloader,
+) (stop func(context.Context), err error) {
+	at, err := config.ParseSyslog(text)
+	if err != nil {
+		return nil, fmt.Errorf("--syslog-listen: %w", err)
+	}
+	switch {
+	case at.Network == "tls" && reloader == nil:
+		return nil, fmt.Errorf("--syslog-listen %s: --tls-cert-file is needed", text)
+	case at.Tenant != "":
+	case cfg.TenantsFile == "" && cfg.DefaultTenant == "":
+		return nil, fmt.Errorf("--syslog-listen %s: whose messages are they? Add ?tenant=NAME, or --default-tenant", text)
+	case cfg.TenantsFile != "" && (at.Network != "tls" || cfg.TLSClientCAFile == ""):
+		return nil, fmt.Errorf("--syslog-listen %s: whose messages are they? Add ?tenant=NAME, or tls:// with --tls-client-ca-file", text)
+	}
+	server := syslog.New(g.Syslog(at.Tenant), metrics, p.log.With("syslog", at.Network))
+	var serve func(context.Context) error
+	var address net.Addr
+	if at.Network == "udp" {
+		conn, err := net.ListenPacket("udp", at.Address) //nolint:noctx // binding does not wait
+		if err != nil {
+			return nil, fmt.Errorf("--syslog-listen %s: %w", text, err)
+		}
+		address, serve = conn.LocalAddr(), func(ctx context.Context) error { return server.ServePacket(ctx, conn) }
+	} else {
+		listener, err := listen("--syslog-listen", at.Address)
+		if err != nil {
+			return nil, err
+		}
+		address = listener.Addr()
+		if at.Network == "tls" {
+			listener = reloader.Listener(listener)
+		}
+		serve = func(ctx context.Context) error { return server.ServeStream(ctx, listener) }
+	}
+	p.address(strings.TrimSuffix("syslog-"+at.Network+"-"+at.Tenant, "-"), address.String())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := serve(ctx); err != nil && ctx.Err() == nil {
+			p.failed <- fmt.Errorf("syslog on %s: %w", address, err)
+		}
+	}()
+	return func(context.Context) {
+		cancel()
+		<-done
+	}, nil
+}
