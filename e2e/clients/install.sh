@@ -1,0 +1,34 @@
+#!/bin/bash
+# Brings the clients that the tests with the build tag clients start: those of npm, and two of Debian's log daemons. Does
+# nothing where all are there.
+#
+# The daemons' packages are unpacked here, not installed: each of them would replace the machine's own log daemon, and they
+# exclude each other. So this changes nothing outside of its folder, needs no root, and starts no service.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+if ! cmp -s npm/package.json npm/node_modules/.installed; then
+	npm install --prefix npm --silent --ignore-scripts
+	cp npm/package.json npm/node_modules/.installed
+fi
+
+if ! [ -x debian/root/usr/sbin/rsyslogd ] || ! [ -x debian/root/usr/sbin/syslog-ng ]; then
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	mkdir -p "$work"/{lists,archives}/partial "$work/root"
+	apt() {
+		apt-get -qq -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work" -o Dir::Cache::Archives="$work/archives" \
+			-o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=true "$@"
+	}
+	apt update
+	# One after the other, with the libraries that the machine lacks.
+	for packages in "rsyslog rsyslog-elasticsearch" syslog-ng-core; do
+		# shellcheck disable=SC2086 # it is a list
+		apt install --yes --no-install-recommends --reinstall --download-only $packages
+	done
+	for package in "$work"/archives/*.deb; do
+		dpkg-deb --extract "$package" "$work/root"
+	done
+	rm -rf debian/root
+	mv "$work/root" debian/root
+fi
