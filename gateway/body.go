@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"compress/zlib"
 	"errors"
 	"fmt"
@@ -119,6 +120,12 @@ func (b *body) fill(from io.Reader, limit int) error {
 			return err
 		}
 	}
+}
+
+// holdObjects takes from the budget what the data needs as JSON, any of whose objects may be an entry: as short as {},
+// an entry takes many times what stands for it.
+func (b *body) holdObjects() (size int, err error) {
+	return len(b.data), b.hold(cap(b.data)+2*entryMemory*bytes.Count(b.data, []byte{'{'}), len(b.data))
 }
 
 // hold takes from the budget, on top of what it took before, what a push needs: its buffers, and what is made

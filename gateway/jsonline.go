@@ -24,6 +24,7 @@ func (g *Gateway) pushJSONLine(c echo.Context) error {
 		parameter("_msg_field", "Msg-Field"), parameter("_time_field", "Time-Field"), parameter("_stream_fields", "Stream-Fields"))
 	return g.take(c, &exchange{
 		protocol: protocolJSONLine,
+		open:     (*body).holdObjects,
 		decode: func(b *logs.Batch, data []byte, now int64, lim decode.Limits) error {
 			if mappingErr != nil {
 				return mappingErr

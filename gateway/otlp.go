@@ -36,7 +36,7 @@ func (g *Gateway) pushOTLP(c echo.Context) error {
 	kind, _, err := mime.ParseMediaType(c.Request().Header.Get(echo.HeaderContentType))
 	switch {
 	case err == nil && kind == typeJSON:
-		x.protocol = protocolOTLPJSON
+		x.protocol, x.open = protocolOTLPJSON, (*body).holdObjects
 		x.decode = otlpDecoder(&partial, otlp.JSON)
 		x.accept = func(c echo.Context) error {
 			return c.Blob(http.StatusOK, typeJSON, otlp.AppendResponseJSON(nil, partial))

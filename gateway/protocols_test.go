@@ -244,3 +244,88 @@ func TestHandshakes(t *testing.T) {
 		}
 	}
 }
+
+// pack compresses with gzip, as often as times says.
+func pack(t testing.TB, data []byte, times int) []byte {
+	t.Helper()
+	for range times {
+		var out bytes.Buffer
+		w := gzip.NewWriter(&out)
+		_, err := w.Write(data)
+		must(t, err)
+		must(t, w.Close())
+		data = out.Bytes()
+	}
+	return data
+}
+
+// What is wrong with a body, whatever it holds, is told by every endpoint, and leaves nothing: no record, no memory.
+func TestBadBodies(t *testing.T) {
+	f := start(t, func(s *setup) { s.Limits.MaxPushBytes = 1 << 20 })
+	bomb := pack(t, bytes.Repeat([]byte(" "), 64<<20), 1)
+	deep := bytes.Repeat([]byte("["), 1<<19)
+	var labels bytes.Buffer
+	labels.WriteString(`{"streams":[{"stream":{`)
+	for i := range 50_000 {
+		fmt.Fprintf(&labels, `"l%d":"v",`, i)
+	}
+	labels.WriteString(`"last":"v"},"values":[["1","x"]]}],"resourceLogs":[{"resource":{"attributes":[]}}]}`)
+	for path, good := range endpoints {
+		if path == "/services/collector/raw" {
+			continue // where all bytes are a line
+		}
+		packed := pack(t, []byte(good), 1)
+		for _, c := range []struct {
+			name, encoding string
+			body           []byte
+			statuses       string // those that may be
+		}{
+			{"an encoding that is none", "br", []byte(good), "400"},
+			{"not gzip", "gzip", []byte(good), "400"},
+			{"half of gzip", "gzip", packed[:len(packed)/2], "400"},
+			{"gzip of gzip", "gzip", pack(t, []byte(good), 2), "400"},
+			{"a bomb", "gzip", bomb, "413"},
+			{"a bomb in a bomb", "gzip", pack(t, bomb, 1), "400"},
+			{"not zstd", "zstd", []byte(good), "400"},
+			{"not deflate", "deflate", []byte(good), "400"},
+			{"too large", "", bytes.Repeat([]byte("x"), 1<<20+1), "413"},
+			{"deep", "", deep, "400"},
+			{"bytes", "", []byte("\x00\xff\xfe\x80"), "400"},
+			{"half", "", []byte(good)[:len(good)/2], "400"},
+			{"many labels", "", labels.Bytes(), "400 204 200"}, // a document may have them, as metadata
+		} {
+			got := f.send(t, http.MethodPost, path, string(c.body), "tenant-id", "acme", "Content-Type", "application/json", "Content-Encoding", c.encoding)
+			if !strings.Contains(c.statuses, fmt.Sprint(got.Status)) {
+				t.Errorf("%s, %s: %d %.200s, want %s", path, c.name, got.Status, got.Body, c.statuses)
+			}
+			records := f.landed(t)
+			if got.Status >= 400 && len(records) > 0 {
+				t.Errorf("%s, %s: refused, but there are %d records", path, c.name, len(records))
+			}
+		}
+	}
+	f.wantIdle(t)
+}
+
+// Bodies of nothing but tiny entries, or of all that swells, stay within the memory ceiling.
+func TestTinyEntries(t *testing.T) {
+	const size = 1 << 20
+	f := start(t, func(s *setup) {
+		s.Limits.MaxPushBytes, s.MaxInflightBytes = size, 8*size
+	})
+	for path, unit := range map[string]string{
+		"/ingest/jsonline":        "{}",
+		"/services/collector":     `{"event":0}`,
+		"/_bulk":                  "{\"create\":{\"_index\":\"a\"}}\n{}\n",
+		"/v1/logs":                `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{}` + strings.Repeat(",{}", size/3-100) + `]}]}]}`,
+		"/services/collector/raw": "x\n",
+	} {
+		body := strings.Repeat(unit, max(1, size/len(unit)))
+		got := f.send(t, http.MethodPost, path, body, "tenant-id", "acme", "Content-Type", "application/json")
+		if got.Status != 503 || got.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %.200s", path, got.Status, got.Body)
+		}
+	}
+	f.wantNothing(t)
+	f.wantIdle(t)
+}

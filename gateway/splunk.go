@@ -45,6 +45,7 @@ func (g *Gateway) pushSplunk(
 	}
 	return g.take(c, &exchange{
 		protocol: protocol,
+		open:     (*body).holdObjects,
 		decode: func(b *logs.Batch, data []byte, now int64, lim decode.Limits) error {
 			return read(b, data, defaults, now, lim)
 		},

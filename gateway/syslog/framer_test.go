@@ -12,7 +12,7 @@ import (
 
 // frames cuts a stream that comes in pieces of a size into messages; cut bytes stand behind those that are not whole.
 func frames(stream string, size, most int) (messages []string, invalid int) {
-	f := framer{max: most, invalid: prometheus.NewCounter(prometheus.CounterOpts{Name: "invalid_total"})}
+	f := framer{max: most, invalid: prometheus.NewCounter(prometheus.CounterOpts{Name: "invalid_total", Help: "Lengths that are none."})}
 	add := func(message []byte, cut int) {
 		text := string(message)
 		if cut > 0 {
@@ -111,7 +111,7 @@ func TestFramerOfClients(t *testing.T) {
 }
 
 func TestFramerMemory(t *testing.T) {
-	f := framer{max: 1 << 20, invalid: prometheus.NewCounter(prometheus.CounterOpts{Name: "invalid_total"})}
+	f := framer{max: 1 << 20, invalid: prometheus.NewCounter(prometheus.CounterOpts{Name: "invalid_total", Help: "Lengths that are none."})}
 	piece := []byte(strings.Repeat("x", 1<<16))
 	for range 1 << 10 {
 		if _, _, _, ok := f.next(piece); ok {

@@ -25,7 +25,7 @@ var errBufferFull = errors.New("more messages wait to be pushed than the buffer 
 // was gathered is pushed, which takes 5 seconds at most, and nothing of it runs any longer. The error is that of the
 // socket; the end of ctx is none.
 func (s *Server) ServePacket(ctx context.Context, conn net.PacketConn) error {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	late, end := outlive(ctx)
 	defer end()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(past) })
@@ -45,16 +45,13 @@ func (s *Server) ServePacket(ctx context.Context, conn net.PacketConn) error {
 // receive queues messages until ctx ends.
 func (s *Server) receive(ctx context.Context, conn net.PacketConn, q *queue) error {
 	buf := make([]byte, maxPacket)
-	for {
+	for ctx.Err() == nil {
 		n, from, err := readFrom(conn, buf)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case s.transient(ctx, err):
+		if err != nil {
+			if !s.transient(ctx, err) {
+				return err
+			}
 			continue
-		default:
-			return err
 		}
 		message := trim(buf[:n])
 		if len(message) == 0 {
@@ -67,6 +64,7 @@ func (s *Server) receive(ctx context.Context, conn net.PacketConn, q *queue) err
 			s.lose(lostBuffer, 1, errBufferFull)
 		}
 	}
+	return nil
 }
 
 // readFrom reads a packet, that of a UDP socket without allocating. The address is not valid where there is none.

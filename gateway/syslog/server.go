@@ -154,10 +154,13 @@ func (s *Server) judge(parsed bool, truncated int) {
 	}
 }
 
-// transient waits a moment after an error of a listener that may pass, such as too many open files, and tells whether
-// it is one.
+// transient tells whether an error of a listener may pass, as too many open files do, and waits a moment if so. All may
+// once ctx has ended.
 func (s *Server) transient(ctx context.Context, err error) bool {
-	if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+	if ctx.Err() != nil {
+		return true
+	}
+	if errors.Is(err, net.ErrClosed) {
 		return false
 	}
 	if n, ok := s.broken.now(1); ok {

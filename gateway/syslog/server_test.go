@@ -335,7 +335,7 @@ func TestEndless(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, i := range []int{0, 2} {
-		if got, want := fmt.Sprint(f.rows[i].Metadata), fmt.Sprintf("[severity_text=notice truncated_bytes=%d]", size-1<<10); got != want {
+		if got, want := fmt.Sprint(f.rows[i].Metadata), fmt.Sprintf("[truncated_bytes=%d]", size-1<<10); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}

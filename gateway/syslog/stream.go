@@ -33,16 +33,13 @@ func (s *Server) ServeStream(ctx context.Context, listener net.Listener) error {
 	defer stop()
 	var running sync.WaitGroup
 	defer running.Wait()
-	for {
+	for ctx.Err() == nil {
 		conn, err := listener.Accept()
-		switch {
-		case err == nil:
-		case s.transient(ctx, err):
+		if err != nil {
+			if !s.transient(ctx, err) {
+				return err
+			}
 			continue
-		case ctx.Err() != nil:
-			return nil
-		default:
-			return err
 		}
 		select {
 		case s.connections <- struct{}{}:
@@ -55,6 +52,7 @@ func (s *Server) ServeStream(ctx context.Context, listener net.Listener) error {
 			_ = conn.Close()
 		}
 	}
+	return nil
 }
 
 // serve reads a connection until its end or that of ctx, and pushes what came until late ends.
@@ -85,9 +83,8 @@ func (s *Server) serve(ctx, late context.Context, conn net.Conn) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(past) })
 	defer stop()
-	if err := c.read(ctx); err != nil {
-		s.log.Debug("a syslog connection ended", "peer", c.peer, "error", err)
-	}
+	err = c.read(ctx)
+	s.log.Debug("a syslog connection ended", "peer", c.peer, "error", err)
 }
 
 // connection is one of TCP. It reads, and pushes, but never both, so that who sends has to wait for a slow push.
@@ -108,7 +105,8 @@ type connection struct {
 	first time.Time
 }
 
-// read takes messages until the end of the connection, of the time that it may be idle, or of ctx.
+// read takes messages until the end of the connection, of the time that it may be idle, or of ctx, and returns that as
+// an error.
 func (c *connection) read(ctx context.Context) error {
 	buf := make([]byte, readBytes)
 	c.active = time.Now()
