@@ -97,6 +97,7 @@ type harness struct {
 	calm      *calm
 	takeovers *takeovers
 	breaker   *breaker
+	pulse     *pulse
 	records   []record
 	generator *generator
 	began     time.Time
@@ -189,6 +190,8 @@ func (h *harness) start() {
 	watching, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { h.takeovers.watch(watching, js, reconnected) })
+	h.pulse = &pulse{calm: h.calm, note: h.note}
+	running.Go(func() { h.pulse.watch(watching, js) })
 	running.Go(func() { h.sample(watching) })
 	h.Cleanup(func() { stop(); running.Wait() })
 	h.began = time.Now()
@@ -369,6 +372,9 @@ func (h *harness) summarize(span time.Duration) {
 	fmt.Fprintf(&b, "takeovers, nothing else broken: %s\n", times(alone))
 	fmt.Fprintf(&b, "takeovers, NATS and another ingester in order: %s\n", times(all))
 	fmt.Fprintf(&b, "takeovers, others: %d\n", disturbed)
+	h.pulse.mu.Lock()
+	fmt.Fprintf(&b, "writes that took a NATS to which nothing was done more than %s: %d, longest %.2fs\n", pulseSlow, h.pulse.slow, h.pulse.longest.Seconds())
+	h.pulse.mu.Unlock()
 	fmt.Fprintf(&b, "ingesters that woke up after a takeover: %d; shards that were given up as fenced: %d\n", woke, fenced)
 	b.WriteString("most memory:")
 	for _, name := range slices.Concat(gatewayNames, ingesterNames) {

@@ -24,14 +24,17 @@ type calm struct {
 type interval struct{ from, to time.Time }
 
 // disturb says that something happens to what has the name from now on, until what it returns is called.
-func (c *calm) disturb(name string) (over func()) {
+func (c *calm) disturb(name string) (over func()) { return c.disturbSince(time.Now(), name) }
+
+// disturbSince is disturb for what began earlier.
+func (c *calm) disturbSince(from time.Time, name string) (over func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.intervals == nil {
 		c.intervals = map[string][]interval{}
 	}
 	index := len(c.intervals[name])
-	c.intervals[name] = append(c.intervals[name], interval{from: time.Now()})
+	c.intervals[name] = append(c.intervals[name], interval{from: from})
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
