@@ -110,18 +110,16 @@ func (c *runCommand) reserve() error {
 
 // welcome says what to do next. Its commands can be copied as they are.
 func welcome(at map[string]string, cfg config.Gateway, flush time.Duration) string {
-	const (
-		line = `{"streams":[{"stream":{"app":"hello"},"values":[["","it works"]]}]}` // an empty time is now
-		sql  = "SELECT timestamp, labels['app'] AS app, msg FROM logs.log WHERE tenant_id = 'demo' ORDER BY timestamp DESC LIMIT 10"
-	)
+	const line = `{"streams":[{"stream":{"app":"hello"},"values":[["","it works"]]}]}` // an empty time is now
 	var b strings.Builder
-	web, who := "http://"+local(at["http"]), "tenant-id: demo"
+	web, who, where := "http://"+local(at["http"]), "tenant-id: demo", "WHERE tenant_id = 'demo' "
 	if cfg.TLSCertFile != "" {
 		web = "https://" + local(at["http"])
 	}
 	if cfg.TenantsFile != "" {
-		who = "Authorization: Bearer TOKEN"
+		who, where = "Authorization: Bearer TOKEN", ""
 	}
+	sql := "SELECT timestamp, labels['app'] AS app, msg FROM logs.log " + where + "ORDER BY timestamp DESC LIMIT 10"
 	b.WriteString("\nLogthra is ready.\n\n")
 	fmt.Fprintf(&b, "  Push    %s, as to Loki, OpenTelemetry, Elasticsearch or Splunk\n          %s, gRPC\n", web, local(at["grpc"]))
 	query := at["clickhouse-http"]

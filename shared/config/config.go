@@ -100,7 +100,7 @@ type Gateway struct {
 	MaxLineBytes     Bytes         `default:"256KiB" placeholder:"SIZE" help:"Longest line; a push with a longer one is refused with 400."`
 	MaxInflightBytes Bytes         `default:"512MiB" placeholder:"SIZE" help:"Most memory of pushes under way; at it, pushes are refused with 503."`
 	PushTimeout      time.Duration `default:"10s" placeholder:"DURATION" help:"How long a push waits for the WAL until it is refused with 503."`
-	SyslogListen     []string      `placeholder:"URL,..." help:"Where the gateway listens for syslog, as in tcp://127.0.0.1:5514?tenant=acme; or tls:// or udp://."`
+	SyslogListen     []string      `placeholder:"URL" help:"Where the gateway listens for syslog, as in tcp://127.0.0.1:5514?tenant=acme; or tls:// or udp://."`
 	TenantsFile      string        `placeholder:"FILE" help:"Credentials and limits of the tenants, YAML; without one, whoever reaches the gateway may push."`
 	DefaultTenant    string        `placeholder:"NAME" help:"Without a file of tenants, who pushes where a push names no tenant; none: it is refused."`
 	TLSCertFile      string        `name:"tls-cert-file" placeholder:"FILE" help:"Certificate of the gateway's HTTP, gRPC and syslog over TLS, PEM; read again when it changes."`
