@@ -1,5 +1,12 @@
 package decode
 
+// LevelField is the label of the severity, and the first of the names of LevelFields.
+const LevelField = "level"
+
+// LevelFields are the names under which documents have a severity; of several the first counts whose text Level knows. The
+// last is that of the OpenTelemetry Collector's exporter to Splunk.
+var LevelFields = []string{LevelField, "severity", "log.level", "severity_text", "levelname", "lvl", "otel.log.severity.text"}
+
 // maxLevelWord is the length in bytes of the longest word that Level knows.
 const maxLevelWord = len("informational")
 

@@ -3,6 +3,10 @@ package decode
 // Unlabeled are the canonical labels of a stream that would have none, as Loki gives them.
 const Unlabeled = `{"service_name":"unknown_service"}`
 
+// MaxPath is how many bytes the names of the objects around a value may have for it to be metadata of its own. Longer
+// ones would be repeated for each value in there; the object is then metadata as JSON instead.
+const MaxPath = 256
+
 // IsLabel tells whether what has this name, a resource attribute of OpenTelemetry or a field of a document, is a label of
 // the stream rather than metadata of the line. They are those that Loki's OTLP endpoint makes labels by default,
 // https://grafana.com/docs/loki/latest/send-data/otel/#format-considerations, but for k8s.pod.name and

@@ -22,15 +22,6 @@ var (
 // elasticTime is the one name that means nothing else.
 const elasticTime = "@timestamp"
 
-// levelFields hold the severity; of several the first counts whose text decode.Level knows.
-var levelFields = []string{"level", "severity", "log.level", "severity_text", "levelname", "lvl"}
-
-const levelLabel = "level"
-
-// maxPath is how many bytes the path to a nested object may have for its fields to be metadata of their own.
-// A longer one would be repeated for each of them; such an object is metadata as JSON instead.
-const maxPath = 256
-
 // Mapping tells which fields of a document are what. A name is a path: "log.level" is the field of that name, and
 // the field level of an object log. What is null, an object or an array is not there.
 type Mapping struct {
@@ -120,7 +111,7 @@ func (p *Parser) Append(b *logs.Batch, doc []byte, m *Mapping, now int64, lim de
 	p.mapping = m
 	p.reader.Reset(doc)
 	p.path, p.text, p.fields = p.path[:0], p.text[:0], p.fields[:0]
-	p.message, p.time, p.level = choice{len(m.Message), -1}, choice{len(m.Time), -1}, choice{len(levelFields), -1}
+	p.message, p.time, p.level = choice{len(m.Message), -1}, choice{len(m.Time), -1}, choice{len(decode.LevelFields), -1}
 	if p.reader.Peek() != '{' {
 		return p.reader.Mismatch("", "an object")
 	}
@@ -198,7 +189,7 @@ func (p *Parser) object(depth int) error {
 		switch path := len(p.path); {
 		case kind == 'n':
 			err = p.reader.Literal("null")
-		case kind == '{' && path+len(key) < maxPath:
+		case kind == '{' && path+len(key) < decode.MaxPath:
 			p.path = append(append(p.path, key...), '.')
 			err = p.object(depth + 1)
 			p.path = p.path[:path]
@@ -245,7 +236,7 @@ func (p *Parser) field(key []byte, kind byte) error {
 		p.time.offer(p.mapping.Time, name, i)
 	}
 	level := p.level
-	level.offer(levelFields, name, i)
+	level.offer(decode.LevelFields, name, i)
 	if level.field == i {
 		if text := levelOf(level.rank, kind, value); text != "" {
 			p.level, p.levelText = level, text
@@ -257,9 +248,9 @@ func (p *Parser) field(key []byte, kind byte) error {
 // scalar tells whether the value is a string, a number or a boolean.
 func (f *field) scalar() bool { return f.kind != '[' && f.kind != '{' }
 
-// levelOf is the level that a field of levelFields stands for, or "".
+// levelOf is the level that a field of decode.LevelFields stands for, or "".
 func levelOf(rank int, kind byte, value []byte) string {
-	if kind != '"' && levelFields[rank] == levelLabel {
+	if kind != '"' && decode.LevelFields[rank] == decode.LevelField {
 		// https://getpino.io/#/docs/api?id=level-string
 		switch string(value) {
 		case "10":
@@ -287,7 +278,7 @@ func (p *Parser) canonical() (string, error) {
 			give(p, l.Name, l.Value)
 		}
 	}
-	if p.level.field >= 0 && give(p, levelLabel, p.levelText) {
+	if p.level.field >= 0 && give(p, decode.LevelField, p.levelText) {
 		f := &p.fields[p.level.field]
 		f.used = f.used || string(p.value(f)) == p.levelText
 	}

@@ -34,10 +34,6 @@ const (
 	// maxDepth is how deep the values of a record may nest.
 	maxDepth = 32
 
-	// maxPath is how many bytes the names of the maps around an attribute may have. A longer one would be repeated for
-	// each that is in the map; such a map is metadata as JSON instead.
-	maxPath = 256
-
 	// maxShared is how many times the largest push the attributes of resources and scopes may take in a batch, where they
 	// are repeated for every record.
 	maxShared = 4
@@ -107,7 +103,7 @@ func (s *fields) end(plain bool) {
 
 // enter goes into a map. It returns false if its fields can't be metadata of their own.
 func (s *fields) enter(name []byte) bool {
-	if len(s.path)+len(name) >= maxPath {
+	if len(s.path)+len(name) >= decode.MaxPath {
 		return false
 	}
 	s.path = append(append(s.path, name...), '.')

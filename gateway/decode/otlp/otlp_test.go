@@ -400,8 +400,8 @@ func TestRows(t *testing.T) {
 		},
 		{
 			name: "a map under a long name stays whole",
-			in:   one(&logspb.LogRecord{TimeUnixNano: 1, Attributes: attributes(strings.Repeat("n", maxPath), attributes("a", 1), "m", attributes("k", 2))}),
-			want: []row{{Labels: api, Time: 1, Metadata: []string{"m.k=2", strings.Repeat("n", maxPath) + `={"a":1}`}}},
+			in:   one(&logspb.LogRecord{TimeUnixNano: 1, Attributes: attributes(strings.Repeat("n", decode.MaxPath), attributes("a", 1), "m", attributes("k", 2))}),
+			want: []row{{Labels: api, Time: 1, Metadata: []string{"m.k=2", strings.Repeat("n", decode.MaxPath) + `={"a":1}`}}},
 		},
 		{
 			name: "bodies",
@@ -490,7 +490,7 @@ func TestRejected(t *testing.T) {
 			decode.Partial{Rejected: 2, Reason: `resourceLogs[1].scopeLogs[1].logRecords[1]: a value nests deeper than 32`}, goods},
 		{"maps too deep", among(&logspb.LogRecord{TimeUnixNano: 1, Attributes: []*commonpb.KeyValue{{Key: "a", Value: nestedMap(maxDepth + 1)}}}),
 			decode.Partial{Rejected: 2, Reason: `resourceLogs[1].scopeLogs[1].logRecords[1]: a value nests deeper than 32`}, goods},
-		{"a map too deep under a long name", among(&logspb.LogRecord{TimeUnixNano: 1, Attributes: []*commonpb.KeyValue{{Key: strings.Repeat("n", maxPath), Value: nestedMap(maxDepth + 1)}}}),
+		{"a map too deep under a long name", among(&logspb.LogRecord{TimeUnixNano: 1, Attributes: []*commonpb.KeyValue{{Key: strings.Repeat("n", decode.MaxPath), Value: nestedMap(maxDepth + 1)}}}),
 			decode.Partial{Rejected: 2, Reason: `resourceLogs[1].scopeLogs[1].logRecords[1]: a value nests deeper than 32`}, goods},
 		{"a scope too deep", request(resource(attributes("service.name", "api"), scope(good), deepScope, scope(good, good))),
 			decode.Partial{Rejected: 2, Reason: `resourceLogs[0].scopeLogs[1].logRecords[0]: a value nests deeper than 32`}, goods},

@@ -33,15 +33,6 @@ func keyOf(key []byte) int {
 	return -1
 }
 
-// levelFields hold the severity. The last is that of the OpenTelemetry Collector's exporter.
-var levelFields = [...]string{"level", "severity", "log.level", "severity_text", "levelname", "lvl", "otel.log.severity.text"}
-
-const levelLabel = "level"
-
-// maxPath is how many bytes the path to a nested object may have for its members to be metadata of their own. A
-// longer one would be repeated for each of them; such an object is metadata as JSON instead.
-const maxPath = 256
-
 var parsers = sync.Pool{New: func() any { return new(parser) }}
 
 // Events appends what came to /services/collector or /services/collector/event to b
@@ -171,7 +162,7 @@ func (p *parser) object() error {
 	}
 	p.Pos++
 	start := p.Pos
-	p.entry = entry{ts: p.now, own: p.timed, level: level{rank: 2 * len(levelFields)}}
+	p.entry = entry{ts: p.now, own: p.timed, level: level{rank: 2 * len(decode.LevelFields)}}
 	p.taken, p.wire = p.taken[:0], p.wire[:0]
 	if err := p.members(0, p.member); err != nil {
 		return err
@@ -286,7 +277,7 @@ func (p *parser) skipEvent() error {
 		at := p.Pos
 		value, err := p.String()
 		if err == nil {
-			p.level.offer(len(levelFields), p.path, value, at)
+			p.level.offer(len(decode.LevelFields), p.path, value, at)
 		}
 		return err
 	})
@@ -374,7 +365,7 @@ func (p *parser) metadata() error {
 	case 'n':
 		return p.Literal("null")
 	case '{':
-		if prefix <= maxPath {
+		if prefix <= decode.MaxPath {
 			p.path = append(p.path, '.')
 			p.Pos++
 			return p.members(prefix, p.metadata)
@@ -422,7 +413,7 @@ func (p *parser) stream() error {
 		}
 	}
 	if p.level.text != "" {
-		p.wire = appendPair(p.wire, levelLabel, p.level.text)
+		p.wire = appendPair(p.wire, decode.LevelField, p.level.text)
 	}
 	labels, err := p.canonical()
 	if err != nil {
@@ -480,7 +471,7 @@ type level struct {
 // offer takes the value of a field that stands at an offset, if it is a better one. The fields of an event go
 // before its text, whose ranks begin at base.
 func (l *level) offer(base int, name, value []byte, at int) {
-	for rank, n := range levelFields {
+	for rank, n := range decode.LevelFields {
 		if n == string(name) {
 			if text := decode.Level(value); text != "" && base+rank < l.rank {
 				*l = level{base + rank, text, at, text == string(value)}

@@ -279,7 +279,7 @@ func TestEventsLimits(t *testing.T) {
 
 	// A path that is too long to be repeated ends in an object as it came.
 	var b logs.Batch
-	long := strings.Repeat("p", maxPath)
+	long := strings.Repeat("p", decode.MaxPath)
 	decodetest.Must(t, decodePush(&b, `{"event":"a","`+long+`":{"a":{"b":1}},"`+long[1:]+`":{"a":{"b":1}}}`))
 	decodetest.SameRows(t, decodetest.Rows(t, &b), []row{{
 		Labels: unlabeled, Time: testNow, Line: "a",
@@ -363,7 +363,7 @@ func TestMemory(t *testing.T) {
 			return events(`{"event":1,"fields":{` + names.String() + `"":0}}`)
 		},
 		"many names in paths": func() (int, func(*logs.Batch) error) {
-			return events(`{"event":1,"` + strings.Repeat("p", maxPath-1) + `":{"x":0` + paths.String() + `}}`)
+			return events(`{"event":1,"` + strings.Repeat("p", decode.MaxPath-1) + `":{"x":0` + paths.String() + `}}`)
 		},
 		"long paths": func() (int, func(*logs.Batch) error) {
 			return events(`{"event":1,"` + strings.Repeat("p", n) + `":{"x":0` + paths.String() + `}}`)
