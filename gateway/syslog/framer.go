@@ -6,8 +6,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// maxDigits is how many digits the length before a message has at most.
-const maxDigits = 10
+// maxDigits is how many digits the length before a message has at most: one less than unix time has, so that a line that
+// begins with that is not taken for a length, which would swallow all that follows.
+const maxDigits = 9
 
 // framer cuts the bytes of a connection into messages (https://www.rfc-editor.org/rfc/rfc6587#section-3.4). One that
 // begins with a digit from 1 to 9 has its length before it, as in "5 hello"; any other ends with LF or CRLF. Both may

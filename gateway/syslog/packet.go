@@ -21,11 +21,13 @@ const (
 
 var errBufferFull = errors.New("more messages wait to be pushed than the buffer has room for")
 
-// ServePacket takes packets, each with one message, from a socket, which it closes, until ctx ends. It returns once what
-// was gathered is pushed, which takes 5 seconds at most, and nothing of it runs any longer. The error is that of the
-// socket; the end of ctx is none.
+// ServePacket takes packets, each with one message, from a socket, which it closes, until ctx ends or the socket fails. It
+// returns once what was gathered is pushed, which takes 5 seconds at most, and nothing of it runs any longer. The error is
+// that of the socket; the end of ctx is none.
 func (s *Server) ServePacket(ctx context.Context, conn net.PacketConn) error {
 	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	late, end := outlive(ctx)
 	defer end()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(past) })
@@ -37,6 +39,7 @@ func (s *Server) ServePacket(ctx context.Context, conn net.PacketConn) error {
 	var pushing sync.WaitGroup
 	pushing.Go(func() { s.pushAll(late, &q) })
 	err := s.receive(ctx, conn, &q)
+	cancel()
 	q.end()
 	pushing.Wait()
 	return err

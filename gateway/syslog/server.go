@@ -65,7 +65,9 @@ type Config struct {
 	// Retryable tells whether the same push may go well later. What is refused for good is lost.
 	Retryable func(error) bool
 
-	MaxConnections int           // at a time; 0 for 1024
+	// MaxConnections is how many there may be at a time; 0 for 1024. With lines of up to 256 KiB an idle one takes 33 KiB of
+	// memory, one whose messages can't be pushed 1 to 2 MiB; made to take as much as can be it was 4 MiB.
+	MaxConnections int
 	IdleTimeout    time.Duration // after which a connection that sends nothing is closed; 0 for 10 minutes
 	UDPBuffer      int           // bytes that wait to be pushed; 0 for 16 MiB
 }

@@ -585,6 +585,46 @@ func TestListenerFails(t *testing.T) {
 	}
 }
 
+// With its listener ends all that came from it, even where nothing can be pushed.
+func TestListenerFailsLater(t *testing.T) {
+	f := start(t, "tcp", nil, nil)
+	f.answers(func(int) error { return errLater })
+	ended := make(chan error, 2)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	go func() { ended <- f.server.ServeStream(t.Context(), listener) }()
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	must(t, err)
+	go func() { ended <- f.server.ServePacket(t.Context(), socket) }()
+	for _, address := range []net.Addr{listener.Addr(), socket.LocalAddr()} {
+		conn, err := net.Dial(address.Network(), address.String())
+		must(t, err)
+		defer conn.Close()
+		send(t, conn, "<14>1 - - - - - - gathered\n")
+	}
+	until(t, "a try of each", func() bool {
+		keys := map[string]bool{}
+		for _, p := range f.all() {
+			keys[p.key] = true
+		}
+		return len(keys) == 2
+	})
+	must(t, listener.Close())
+	must(t, socket.Close())
+	for range 2 {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("it goes on without its listener")
+		}
+	}
+	want(t, "connections", f.metrics.connections, 0)
+	want(t, "lost", f.metrics.lost.WithLabelValues("shutdown"), 2)
+}
+
 func TestMetricNames(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := NewMetrics(registry)

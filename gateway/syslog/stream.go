@@ -22,17 +22,19 @@ const (
 
 var errTooMany = errors.New("there are as many connections as there may be")
 
-// ServeStream takes connections from a listener, which it closes, until ctx ends; that of package tls for TLS. It
-// returns once what was gathered is pushed, which takes 5 seconds at most, and nothing of it runs any longer. The error is
-// that of the listener; the end of ctx is none.
+// ServeStream takes connections from a listener, which it closes, until ctx ends or the listener fails; that of package
+// tls for TLS. Its connections end then, too. It returns once what was gathered is pushed, which takes 5 seconds at most,
+// and nothing of it runs any longer. The error is that of the listener; the end of ctx is none.
 func (s *Server) ServeStream(ctx context.Context, listener net.Listener) error {
 	defer listener.Close()
+	ctx, cancel := context.WithCancel(ctx)
 	late, end := outlive(ctx)
 	defer end()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	var running sync.WaitGroup
 	defer running.Wait()
+	defer cancel()
 	for ctx.Err() == nil {
 		conn, err := listener.Accept()
 		if err != nil {
