@@ -1,7 +1,7 @@
 // Package syslog takes syslog messages over TCP, TLS and UDP, and pushes what it has gathered of them.
 //
 // Syslog has no acknowledgment: a sender forgets a message as soon as its own socket has taken it. What a connection, or
-// UDP, has gathered is pushed after 200 ms at the latest, or at 2,000 messages or 1 MiB. A gateway that is killed loses what
+// UDP, has gathered is pushed after 200 ms at the latest, or at 2,000 messages or 256 KiB. A gateway that is killed loses what
 // it has gathered, up to that much a connection and up to Config.UDPBuffer of UDP, and what is in the buffers of the
 // sockets. While nothing can be pushed, connections are not read, so that their senders have to wait; of UDP is lost what
 // comes when the buffer is full. A gateway that is stopped pushes what it has gathered before.
@@ -31,7 +31,7 @@ import (
 const (
 	gatherFor      = 200 * time.Millisecond // since the first message
 	gatherMessages = 2000
-	gatherBytes    = 1 << 20
+	gatherBytes    = 256 << 10
 )
 
 const (
@@ -65,8 +65,8 @@ type Config struct {
 	// Retryable tells whether the same push may go well later. What is refused for good is lost.
 	Retryable func(error) bool
 
-	// MaxConnections is how many there may be at a time; 0 for 1024. With lines of up to 256 KiB an idle one takes 33 KiB of
-	// memory, one whose messages can't be pushed 1 to 2 MiB; made to take as much as can be it was 4 MiB.
+	// MaxConnections is how many there may be at a time; 0 for 1024. An idle one takes 33 KiB of memory, one whose messages
+	// can't be pushed what is gathered, 256 KiB, as a batch, and the buffer of the message that is read.
 	MaxConnections int
 	IdleTimeout    time.Duration // after which a connection that sends nothing is closed; 0 for 10 minutes
 	UDPBuffer      int           // bytes that wait to be pushed; 0 for 16 MiB

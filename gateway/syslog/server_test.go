@@ -216,7 +216,7 @@ func TestStream(t *testing.T) {
 	want(t, "connections", f.metrics.connections, 0)
 }
 
-// A push has what came in 200 ms, or 2,000 messages, or 1 MiB.
+// A push has what came in 200 ms, or 2,000 messages, or 256 KiB.
 func TestGather(t *testing.T) {
 	f := start(t, "tcp", nil, func(c *Config) { c.Limits.MaxLineBytes = 256 << 10 })
 	conn := f.dial(t)
