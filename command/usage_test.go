@@ -167,7 +167,7 @@ func TestFlags(t *testing.T) {
 		"ingester":   {nats, clickhouse, wal, ingester, drain},
 		"nats":       {data, natsServer},
 		"clickhouse": {data, clickhouseServer},
-		"push":       {data, {"tenant": "default", "label": "", "url": ""}},
+		"push":       {data, {"tenant": "", "label": "", "url": ""}},
 		"status":     {data},
 	} {
 		node := parser.Model.Children[slices.IndexFunc(parser.Model.Children, func(n *kong.Node) bool { return n.Name == role })]

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,10 @@ const tokenPrefix = "sha256:"
 
 // maxCost is the most that a password may cost, seconds already.
 const maxCost = 16
+
+// bcryptHash is what a hash of bcrypt looks like: version, cost, salt and sum. bcrypt itself takes more, and then fails
+// without computing anything, which would tell that the user exists.
+var bcryptHash = regexp.MustCompile(`^\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
 
 // aUser is what errors call one.
 const aUser = "a user"
@@ -268,8 +273,9 @@ func (p *parser) user(item *yaml.Node, e *entry) {
 	switch {
 	case name == "" || strings.Contains(name, ":"):
 		p.fail(item, "users: a user needs a name without a colon")
-	case err != nil || cost > maxCost:
-		p.fail(item, "users: the password of %q is to be a hash of bcrypt, as logthra tenant hash prints it, of cost %d at most", logs.Clip(name), maxCost)
+	case err != nil || cost > maxCost || !bcryptHash.MatchString(hash):
+		// Not even the name is shown: it is the password where they changed places.
+		p.fail(item, "users: a password is to be a hash of bcrypt, as logthra tenant hash prints it, of cost %d at most", maxCost)
 	case p.once(item, "user", "user:"+name):
 		p.cost = max(p.cost, cost)
 		p.directory.users[name] = user{e, []byte(hash)}
@@ -294,7 +300,9 @@ func (p *parser) certificate(item *yaml.Node, e *entry) {
 // limits reads limits on top of those that are there. Whose fate out of the window nobody chose are refused.
 func (p *parser) limits(node *yaml.Node, to *Limits) {
 	chosen := p.chosen
+	given := map[string]*yaml.Node{}
 	p.mapping(node, "limits", func(key string, _, value *yaml.Node) bool {
+		given[key] = value
 		var err error
 		switch key {
 		case "push_bytes_per_second":
@@ -341,6 +349,17 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 		}
 		return true
 	})
+	less := func(burst, rate string) {
+		if at := cmp.Or(given[burst], given[rate]); at != nil {
+			p.fail(at, "%s: less than %s", burst, rate)
+		}
+	}
+	if to.PushBytesBurst > 0 && to.PushBytesBurst < to.PushBytesPerSecond {
+		less("push_bytes_burst", "push_bytes_per_second")
+	}
+	if to.PushesBurst > 0 && to.PushesBurst < to.PushesPerSecond {
+		less("pushes_burst", "pushes_per_second")
+	}
 	if p.tenant == "" {
 		p.chosen = chosen
 	}

@@ -215,7 +215,11 @@ func TestUnknownUser(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	token := hashOf("x")
-	const notHash = `users: the password of "u" is to be a hash of bcrypt, as logthra tenant hash prints it, of cost 16 at most`
+	const notHash = `users: a password is to be a hash of bcrypt, as logthra tenant hash prints it, of cost 16 at most`
+	hash := bcryptOf(t, "x")
+	user := func(password string) string {
+		return fmt.Sprintf("tenants: {a: {users: [{name: u, password: %q}]}}", password)
+	}
 	for in, want := range map[string]string{
 		"":  "f.yaml: the file is empty",
 		"[": "f.yaml:1: did not find expected node content",
@@ -223,6 +227,15 @@ func TestParseErrors(t *testing.T) {
 		"tenants: {a: }\n---\ntenants: {b: }":                                                  "f.yaml: the file has more than one document",
 		"tenants: {a: {users: [{name: u, secret}]}}":                                           "f.yaml:1: tenant a: a user has no such key\nf.yaml:1: tenant a: " + notHash,
 		"tenants: {a: {users: [{name: u, password: $2a$31$" + strings.Repeat("x", 53) + "}]}}": "f.yaml:1: tenant a: " + notHash,
+		user("$2a$10$" + strings.Repeat("!", 53)):                                              "f.yaml:1: tenant a: " + notHash,
+		user(hash + "x"):       "f.yaml:1: tenant a: " + notHash,
+		user(hash + " "):       "f.yaml:1: tenant a: " + notHash,
+		user("$2z" + hash[3:]): "f.yaml:1: tenant a: " + notHash,
+		"tenants: {a: {users: [{name: secret, password: alice}]}}": "f.yaml:1: tenant a: " + notHash, // in each other's place
+		"tenants:\n  a:\n    limits:\n      push_bytes_per_second: 2KiB\n      push_bytes_burst: 1KiB\n      pushes_per_second: 2\n      pushes_burst: 1.5\n": `f.yaml:5: tenant a: push_bytes_burst: less than push_bytes_per_second
+f.yaml:7: tenant a: pushes_burst: less than pushes_per_second`,
+		"defaults:\n  limits: {pushes_per_second: 2, pushes_burst: 1}\ntenants: {a: {}}":                                                   "f.yaml:2: pushes_burst: less than pushes_per_second",
+		"defaults: {limits: {pushes_burst: 10}}\ntenants:\n  a: {limits: {pushes_per_second: 20}}\n  b: {limits: {pushes_per_second: 10}}": "f.yaml:3: tenant a: pushes_burst: less than pushes_per_second",
 		"- a":                                         "f.yaml:1: the file is to be a mapping\nf.yaml:1: there are no tenants",
 		"tenants:\n":                                  "f.yaml:1: there are no tenants",
 		"tenants: {a.b: {}}":                          `f.yaml:1: tenant "a.b" does not match [A-Za-z0-9_-]{1,64}`,

@@ -18,8 +18,11 @@ import (
 // lookEvery is how often the files are looked at, at most.
 const lookEvery = time.Second
 
-// expiresSoon is how long before its end a certificate that was loaded is warned of.
-const expiresSoon = 14 * 24 * time.Hour
+// expiresSoon is how long before its end a certificate is warned of, and warnEvery how often, at most.
+const (
+	expiresSoon = 14 * 24 * time.Hour
+	warnEvery   = 24 * time.Hour
+)
 
 // Files are the paths of PEM files. Key is that of Cert, whose chain may follow it. ClientCA, where it is not empty, has
 // the authorities whose clients are trusted; a client then has to show a certificate, or, with Optional, may.
@@ -39,6 +42,7 @@ type Reloader struct {
 	stamps [3]stamp // of the files, when they were read last
 	config *tls.Config
 	expiry time.Time
+	warned time.Time // of expiry; zero if not yet
 }
 
 // stamp changes when a file does.
@@ -56,7 +60,11 @@ func Open(files Files, log *slog.Logger, protos ...string) (*Reloader, error) {
 		return nil, err
 	}
 	r.stamps, r.looked = stamps, time.Now()
-	return r, r.load()
+	if err := r.load(); err != nil {
+		return nil, err
+	}
+	r.warn(r.looked)
+	return r, nil
 }
 
 // ServerConfig is what a server listens with: every connection gets the newest certificates that were good.
@@ -82,18 +90,24 @@ func (r *Reloader) Expiry() time.Time {
 	return r.expiry
 }
 
-// current reads the files again if they have changed. Where they can't be read or don't fit, those of before are served
-// on, and that is logged once.
+// current is what is served, once the files were looked at, if that was long enough ago.
 func (r *Reloader) current(now time.Time) *tls.Config {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Sub(r.looked) < lookEvery {
-		return r.config
+	if now.Sub(r.looked) >= lookEvery {
+		r.looked = now
+		r.reload()
+		r.warn(now)
 	}
-	r.looked = now
+	return r.config
+}
+
+// reload reads the files again if they have changed. Where they can't be read or don't fit, those of before are served
+// on, and that is logged once.
+func (r *Reloader) reload() {
 	stamps, err := r.look()
 	if err == nil && stamps == r.stamps {
-		return r.config
+		return
 	}
 	if err == nil {
 		r.stamps = stamps
@@ -101,14 +115,21 @@ func (r *Reloader) current(now time.Time) *tls.Config {
 	} else if r.stamps != ([3]stamp{}) {
 		r.stamps = [3]stamp{} // to be read when they are back
 	} else {
-		return r.config
+		return
 	}
 	if err != nil {
 		r.log.Error("new TLS certificates can't be used; those of before are served on", "error", err)
 	} else {
 		r.log.Info("new TLS certificates are served", "expire", r.expiry)
 	}
-	return r.config
+}
+
+// warn tells that the certificate which is served ends soon, or has ended.
+func (r *Reloader) warn(now time.Time) {
+	if r.expiry.Sub(now) < expiresSoon && now.Sub(r.warned) >= warnEvery {
+		r.warned = now
+		r.log.Warn("the TLS certificate ends soon", "file", r.files.Cert, "expires", r.expiry)
+	}
 }
 
 // look returns the stamps of the files.
@@ -150,9 +171,6 @@ func (r *Reloader) load() error {
 			config.ClientAuth = tls.VerifyClientCertIfGiven
 		}
 	}
-	r.config, r.expiry = config, pair.Leaf.NotAfter
-	if left := time.Until(r.expiry); left < expiresSoon {
-		r.log.Warn("the TLS certificate ends soon", "file", r.files.Cert, "expires", r.expiry)
-	}
+	r.config, r.expiry, r.warned = config, pair.Leaf.NotAfter, time.Time{}
 	return nil
 }

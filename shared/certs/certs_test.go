@@ -101,6 +101,31 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// A certificate that nobody renews is warned of once a day in its last two weeks, and after its end; a renewed one is not.
+func TestExpiry(t *testing.T) {
+	authority, dir := certstest.New(t), t.TempDir()
+	cert, key, _ := authority.Write(t, dir, "server") // for 20 days
+	var logged bytes.Buffer
+	r, err := Open(Files{Cert: cert, Key: key}, slog.New(slog.NewTextHandler(&logged, nil)))
+	must(t, err)
+	for hour := range 22 * 24 {
+		r.current(r.Expiry().Add(time.Duration(hour-20*24) * time.Hour))
+		if hour == 5*24 && logged.Len() > 0 {
+			t.Errorf("there are two weeks left:\n%s", logged.String())
+		}
+	}
+	if warnings := strings.Count(logged.String(), "level=WARN"); warnings != 16 || strings.Count(logged.String(), cert) != warnings {
+		t.Errorf("%d warnings, want 16:\n%s", warnings, logged.String())
+	}
+	logged.Reset()
+	authority.Write(t, dir, "renewed")
+	r.later()
+	r.current(time.Now())
+	if strings.Count(logged.String(), "level=WARN") > 0 || !strings.Contains(logged.String(), "are served") {
+		t.Errorf("a renewed certificate:\n%s", logged.String())
+	}
+}
+
 func TestClients(t *testing.T) {
 	authority, stranger, dir := certstest.New(t), certstest.New(t), t.TempDir()
 	cert, key, ca := authority.Write(t, dir, "server")

@@ -149,6 +149,7 @@ type mapper struct {
 	resource, scope fields
 	record          record
 
+	given     []int               // of the resource's fields, those that are labels; no name is twice among them
 	wire      []byte              // labels of the resource, each name and value behind its length
 	wireLen   int                 // of the labels in wire, without the level
 	canonical [len(levels)]string // labels by level; empty until they are needed
@@ -193,16 +194,17 @@ func (m *mapper) beginResource() {
 
 // resourceRead finds the labels among the fields of the resource.
 func (m *mapper) resourceRead() {
-	m.wire, m.refused = m.wire[:0], ""
+	m.given, m.wire, m.refused = m.given[:0], m.wire[:0], ""
 	clear(m.canonical[:])
 	list := m.resource.list
 	for i := range list {
 		f := &list[i]
 		name := m.resource.name(f)
-		if !f.plain || f.mid == f.to || !decode.IsLabel(name) || m.isGiven(list[:i], name) {
+		if !f.plain || f.mid == f.to || !decode.IsLabel(name) || m.isGiven(name) {
 			continue
 		}
 		f.label = true
+		m.given = append(m.given, i)
 		m.wire = append(binary.AppendUvarint(m.wire, uint64(len(name))), name...)
 		m.wire = append(binary.AppendUvarint(m.wire, uint64(f.to-f.mid)), m.resource.value(f)...)
 	}
@@ -210,9 +212,9 @@ func (m *mapper) resourceRead() {
 }
 
 // isGiven tells whether a label has the name already.
-func (m *mapper) isGiven(list []field, name []byte) bool {
-	for i := range list {
-		if list[i].label && string(m.resource.name(&list[i])) == string(name) {
+func (m *mapper) isGiven(name []byte) bool {
+	for _, i := range m.given {
+		if string(m.resource.name(&m.resource.list[i])) == string(name) {
 			return true
 		}
 	}
@@ -245,10 +247,9 @@ func (m *mapper) canonicalLabels(level string) string {
 		return canonical
 	}
 	m.labels = m.labels[:0]
-	for i := range m.resource.list {
-		if f := &m.resource.list[i]; f.label {
-			m.labels = append(m.labels, logs.Label{Name: decode.LabelName(m.resource.name(f)), Value: string(m.resource.value(f))})
-		}
+	for _, i := range m.given {
+		f := &m.resource.list[i]
+		m.labels = append(m.labels, logs.Label{Name: decode.LabelName(m.resource.name(f)), Value: string(m.resource.value(f))})
 	}
 	m.labels = append(m.labels, logs.Label{Name: labelLevel, Value: level})
 	canonical, err := logs.Canonical(m.labels)

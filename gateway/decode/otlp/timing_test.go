@@ -111,9 +111,12 @@ func TestMemory(t *testing.T) {
 func TestMemoryOfResources(t *testing.T) {
 	limits := testLimits
 	limits.MaxPushBytes = 1 << 20
-	req := request(resource(attributes("a", strings.Repeat("x", 1<<19)), scope(slices.Repeat([]*logspb.LogRecord{{}}, 1<<17)...)))
+	req := request(resource(attributes("a", strings.Repeat("x", 1<<19)), scope(slices.Repeat([]*logspb.LogRecord{{}}, 1<<10)...)))
 	for _, f := range formats {
 		body := f.write(t, req)
+		if len(body) > limits.MaxPushBytes {
+			t.Fatalf("%s: %d bytes, which no gateway would decode", f.name, len(body))
+		}
 		got := decodetest.MemoryFactor(limits.MaxPushBytes, func(b *logs.Batch) error {
 			_, err := f.decode(b, body, testNow, limits)
 			if err == nil {
