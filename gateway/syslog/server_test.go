@@ -599,7 +599,7 @@ func TestListenerFailsLater(t *testing.T) {
 	for _, address := range []net.Addr{listener.Addr(), socket.LocalAddr()} {
 		conn, err := net.Dial(address.Network(), address.String())
 		must(t, err)
-		defer conn.Close()
+		t.Cleanup(func() { _ = conn.Close() })
 		send(t, conn, "<14>1 - - - - - - gathered\n")
 	}
 	until(t, "a try of each", func() bool {
