@@ -59,7 +59,7 @@ func TestHostileClients(t *testing.T) {
 	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.IdleTimeout == 0 || server.MaxHeaderBytes == 0 {
 		t.Fatalf("a bound is missing: %+v", server)
 	}
-	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = 200*time.Millisecond, 400*time.Millisecond, 300*time.Millisecond
+	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = time.Second, 2*time.Second, time.Second
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestHostileClients(t *testing.T) {
 		// is not taken for another request.
 		{"chunks and a length", head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "200", "/push ok"},
 	} {
-		statuses, closed := exchange(t, listener.Addr().String(), c.sent, 10*time.Second)
+		statuses, closed := exchange(t, listener.Addr().String(), c.sent, 30*time.Second)
 		mu.Lock()
 		if strings.Join(statuses, " ") != c.statuses || !closed || strings.Join(bodies, ", ") != c.bodies {
 			t.Errorf("%s: answered %q, hung up: %v, handled %q; want %q and %q", c.name, statuses, closed, bodies, c.statuses, c.bodies)

@@ -123,7 +123,7 @@ func TestDefaultTenant(t *testing.T) {
 
 // The limits hold in every protocol, with 429 and a Retry-After that is true, and the tenants do not share them.
 func TestRateLimit(t *testing.T) {
-	f := start(t, withTenants(t, map[string]string{"acme": "pushes_per_second: 0.5, pushes_burst: 1", "globex": "push_bytes_per_second: 100"}))
+	f := start(t, withTenants(t, map[string]string{"acme": "pushes_per_second: 0.01, pushes_burst: 1", "globex": "push_bytes_per_second: 10"}))
 	acme := []string{"Authorization", "Bearer acme-token", "Content-Type", "application/json"}
 	first := true
 	for path, body := range endpoints {
@@ -132,7 +132,7 @@ func TestRateLimit(t *testing.T) {
 			t.Fatalf("%s: %d %s", path, got.Status, got.Body)
 		}
 		after, _ := strconv.Atoi(got.Header.Get("Retry-After"))
-		if !first && (got.Status != 429 || after < 1 || after > 2) {
+		if !first && (got.Status != 429 || after < 1 || after > 100) {
 			t.Errorf("%s: %d %s, Retry-After %d", path, got.Status, got.Body, after)
 		}
 		first = false
@@ -142,19 +142,19 @@ func TestRateLimit(t *testing.T) {
 	for _, detail := range status.Convert(err).Details() {
 		retry, _ = detail.(*errdetails.RetryInfo)
 	}
-	if status.Code(err) != codes.ResourceExhausted || retry.GetRetryDelay().AsDuration() <= 0 || retry.GetRetryDelay().AsDuration() > 2*time.Second {
+	if status.Code(err) != codes.ResourceExhausted || retry.GetRetryDelay().AsDuration() <= 0 || retry.GetRetryDelay().AsDuration() > 100*time.Second {
 		t.Errorf("gRPC: %v, %v", err, retry)
 	}
 	if len(f.landed(t)) != 1 {
 		t.Error("more than one push landed")
 	}
-	// Bytes are paid for after the push: 1,000 of them take 10 seconds.
+	// Bytes are paid for after the push: 1,000 of them take 100 seconds.
 	globex := []string{"Authorization", "Bearer globex-token"}
 	large := fmt.Sprintf(`{"streams":[{"stream":{"app":"a"},"values":[["",%q]]}]}`, strings.Repeat("x", 1000))
 	wantTaken(t, f.post(t, "/api/push", strings.NewReader(large), globex...))
 	a := f.post(t, "/api/push", strings.NewReader(large), globex...)
 	wantRefused(t, a, 429, "globex", "push_bytes_per_second")
-	if after, _ := strconv.Atoi(a.Header.Get("Retry-After")); after < 8 || after > 11 {
+	if after, _ := strconv.Atoi(a.Header.Get("Retry-After")); after < 30 || after > 110 {
 		t.Errorf("Retry-After %d", after)
 	}
 	f.wantIdle(t)

@@ -22,7 +22,7 @@ func TestNoisyNeighbor(t *testing.T) {
 		clients = 4
 		pushes  = 200
 		rounds  = 5
-		tries   = 3 // for what else this machine does
+		tries   = 5 // for what else this machine does
 	)
 	f := start(t, withTenants(t, map[string]string{"quiet": "", "noisy": fmt.Sprintf("pushes_per_second: %d", limit)}))
 	body := func(seed uint64) []byte { return asJSON(noise(seed, 50, 100)) }
@@ -66,8 +66,8 @@ func TestNoisyNeighbor(t *testing.T) {
 		took := measure()
 		cancel()
 		noisy.Wait()
-		if n := sent.Load(); n > 50 && refused.Load() < n/2 {
-			t.Errorf("only %d of %d noisy pushes were refused in %s", refused.Load(), n, time.Since(began))
+		if let, most := sent.Load()-refused.Load(), limit*(time.Since(began).Seconds()+1)+clients; float64(let) > most {
+			t.Errorf("%d noisy pushes were let in, want %.0f at most", let, most)
 		}
 		return took
 	}
