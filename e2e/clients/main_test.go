@@ -147,8 +147,12 @@ func environment() []string {
 	})
 }
 
-// ready asks for the addresses of the Logthra that runs on a data directory, and connects to its ClickHouse.
+// ready asks for the addresses of the Logthra that runs on a data directory, and connects to its ClickHouse. Before they
+// are there, status would ask one that runs on the default ports.
 func ready(binary, data string) error {
+	if _, err := os.Stat(filepath.Join(data, "addresses.json")); err != nil {
+		return err
+	}
 	text, err := exec.Command(binary, "status", "--json", "--data-dir", data).Output()
 	if err != nil {
 		return err
