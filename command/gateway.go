@@ -137,7 +137,9 @@ func (p *process) serveSyslog(
 	case cfg.TenantsFile != "" && (at.Network != "tls" || cfg.TLSClientCAFile == ""):
 		return nil, fmt.Errorf("--syslog-listen %s: whose messages are they? Add ?tenant=NAME, or tls:// with --tls-client-ca-file", text)
 	}
-	server := syslog.New(g.Syslog(at.Tenant), metrics, p.log.With("syslog", at.Network))
+	settings := g.Syslog(at.Tenant)
+	settings.MaxConnections = cfg.SyslogMaxConns
+	server := syslog.New(settings, metrics, p.log.With("syslog", at.Network))
 	var serve func(context.Context) error
 	var address net.Addr
 	if at.Network == "udp" {

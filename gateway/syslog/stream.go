@@ -20,7 +20,7 @@ const (
 	headerBytes = 8 << 10
 )
 
-var errTooMany = errors.New("there are as many connections as there may be")
+var errTooMany = errors.New("the listener has as many connections as it may have (--syslog-max-connections)")
 
 // ServeStream takes connections from a listener, which it closes, until ctx ends or the listener fails; that of package
 // tls for TLS. Its connections end then, too. It returns once what was gathered is pushed, which takes 5 seconds at most,

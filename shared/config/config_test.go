@@ -41,7 +41,7 @@ func TestBytes(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	wal := WAL{Shards: 4, Replicas: 1, WALMaxBytes: 10 << 30, DedupWindow: 2 * time.Minute}
-	gateway := Gateway{MaxPushBytes: 16 << 20, MaxLineBytes: 256 << 10, MaxInflightBytes: 512 << 20, PushTimeout: 10 * time.Second}
+	gateway := Gateway{MaxPushBytes: 16 << 20, MaxLineBytes: 256 << 10, MaxInflightBytes: 512 << 20, PushTimeout: 10 * time.Second, SyslogMaxConns: 1024}
 	ingester := Ingester{FlushInterval: 30 * time.Second, FlushRows: 500000, FlushBytes: 64 << 20, BufferBytes: 256 << 20, ReplayWindow: 72 * time.Hour, OwnerTimeout: 10 * time.Second}
 	for _, c := range []struct {
 		name   string
@@ -66,6 +66,7 @@ func TestValidate(t *testing.T) {
 		{"no line", func(_ *WAL, g *Gateway, _ *Ingester) { g.MaxLineBytes = 0 }, "--max-line-bytes"},
 		{"too little memory", func(_ *WAL, g *Gateway, _ *Ingester) { g.MaxInflightBytes = 128<<20 - 1 }, "--max-inflight-bytes: a push of --max-push-bytes needs 128MiB"},
 		{"no time", func(_ *WAL, g *Gateway, _ *Ingester) { g.PushTimeout = 0 }, "--push-timeout"},
+		{"no connections", func(_ *WAL, g *Gateway, _ *Ingester) { g.SyslogMaxConns = 0 }, "--syslog-max-connections"},
 		{"no interval", func(_ *WAL, _ *Gateway, i *Ingester) { i.FlushInterval = 0 }, "--flush-interval"},
 		{"no rows", func(_ *WAL, _ *Gateway, i *Ingester) { i.FlushRows = 0 }, "--flush-rows"},
 		{"no bytes", func(_ *WAL, _ *Gateway, i *Ingester) { i.FlushBytes = 0 }, "--flush-bytes"},
