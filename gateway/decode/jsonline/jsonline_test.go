@@ -308,7 +308,9 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		n, err := reference(body)
-		if err != nil && !slices.ContainsFunc(body, func(c byte) bool { return c < 0x20 && c != '\n' }) {
+		// A string may have control characters as they are; only in an array is LF one of them, which else ends the line.
+		isArray := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'['})
+		if err != nil && !slices.ContainsFunc(body, func(c byte) bool { return c < 0x20 && (c != '\n' || isArray) }) {
 			t.Fatalf("%q was taken, but: %v", body, err)
 		}
 		if err == nil && n != b.Len() {
