@@ -1,5 +1,5 @@
 // Package clients holds real shippers and client libraries against a real Logthra: what each of them sends has to be in
-// ClickHouse field by field. It is nothing but tests. Those of libraries in Go run with all others; those of npm's and
-// Debian's clients have the build tag clients, and need what install.sh installs beside this file. docs/shippers.md has a
-// section for each.
+// ClickHouse field by field. It is nothing but tests. Those of libraries in Go run with all
+// others; those of npm's and Debian's clients and of the OpenTelemetry Collector have the build tag clients, and need what
+// install.sh brings. docs/shippers has a page for each.
 package clients

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Brings the clients that the tests with the build tag clients start: those of npm, and two of Debian's log daemons. Does
-# nothing where all are there.
+# Brings the clients that the tests with the build tag clients start: those of npm, two of Debian's log daemons, and an
+# OpenTelemetry Collector. Does nothing where all are there.
 #
 # The daemons' packages are unpacked here, not installed: each of them would replace the machine's own log daemon, and they
 # exclude each other. So this changes nothing outside of its folder, needs no root, and starts no service.
@@ -31,4 +31,12 @@ if ! [ -x debian/root/usr/sbin/rsyslogd ] || ! [ -x debian/root/usr/sbin/syslog-
 	done
 	rm -rf debian/root
 	mv "$work/root" debian/root
+fi
+
+# The Collector's builder makes a module, and builds it. What the environment says of other modules does not count there.
+if ! cmp -s otelcol/builder.yaml otelcol/build/.installed; then
+	rm -rf otelcol/build
+	version=$(sed -n 's/^  version: //p' otelcol/builder.yaml)
+	(cd otelcol && GOFLAGS=-buildvcs=false GOWORK=off go run "go.opentelemetry.io/collector/cmd/builder@v$version" --config builder.yaml)
+	cp otelcol/builder.yaml otelcol/build/.installed
 fi
