@@ -27,6 +27,8 @@ type engines struct {
 	config.Data   `embed:""`
 	NATSURL       string `name:"nats-url" placeholder:"URL" help:"The NATS that holds the WAL; without one, that of the Logthra that runs on the data directory."`
 	ClickHouseDSN string `name:"clickhouse-dsn" placeholder:"DSN" help:"The ClickHouse that holds the rows, clickhouse://user:pass@host:9000/logs; without one, the embedded one of the Logthra that runs on the data directory."`
+	Cluster       string `name:"clickhouse-cluster" placeholder:"NAME" help:"The cluster of that ClickHouse, where the roles have one."`
+	InsertQuorum  string `name:"clickhouse-insert-quorum" default:"auto" placeholder:"N" help:"As of the roles."`
 }
 
 // open reaches both engines, and changes nothing in either. done closes what was opened.
@@ -35,7 +37,7 @@ func (e *engines) open(env *environment) (w *wal.WAL, s *store.Store, done func(
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if s, err = store.Open(dsn, toolConnections, env.log.With("engine", "clickhouse")); err != nil {
+	if s, err = store.Open(store.Config{DSN: dsn, Connections: toolConnections, Cluster: e.Cluster, Quorum: e.InsertQuorum}, env.log.With("engine", "clickhouse")); err != nil {
 		return nil, nil, nil, err
 	}
 	w, closeWAL, err := e.openWAL(env)

@@ -260,8 +260,10 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 }
 
 // openStore opens ClickHouse, which need not be there yet.
-func (p *process) openStore(dsn string, connections int) (*store.Store, error) {
-	s, err := store.Open(dsn, connections, p.log.With("engine", "clickhouse"))
+func (p *process) openStore(cfg config.ClickHouse, connections int) (*store.Store, error) {
+	s, err := store.Open(store.Config{
+		DSN: cfg.ClickHouseDSN, Connections: connections, Cluster: cfg.ClickHouseCluster, Quorum: cfg.InsertQuorum,
+	}, p.log.With("engine", "clickhouse"))
 	if err != nil {
 		return nil, err
 	}

@@ -43,11 +43,11 @@ func (c *runCommand) start(p *process) error {
 		return err
 	}
 	var err error
-	dsn := c.ClickHouseDSN
-	if dsn != "" {
-		err = p.useClickHouse(dsn)
+	clickhouse := c.ClickHouse
+	if clickhouse.ClickHouseDSN != "" {
+		err = p.useClickHouse(clickhouse.ClickHouseDSN)
 	} else {
-		dsn, err = p.startClickHouse(c.DataDir, c.ClickHouseServer)
+		clickhouse.ClickHouseDSN, err = p.startClickHouse(c.DataDir, c.ClickHouseServer)
 	}
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (c *runCommand) start(p *process) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.openStore(dsn, w.Shards())
+	s, err := p.openStore(clickhouse, w.Shards())
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		s, err := p.openStore(c.ClickHouseDSN, w.Shards())
+		s, err := p.openStore(c.ClickHouse, w.Shards())
 		if err != nil {
 			return err
 		}

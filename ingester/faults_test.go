@@ -101,6 +101,14 @@ func (f *faulty) Trim(ctx context.Context, shard int, landed uint64, window time
 	return f.do("trim", func() error { return f.journal.Trim(ctx, shard, landed, window) })
 }
 
+func (f *faulty) Target(ctx context.Context, walShard int) (target uint32, err error) {
+	err = f.do("target", func() error {
+		target, err = f.table.Target(ctx, walShard)
+		return err
+	})
+	return target, err
+}
+
 func (f *faulty) Insert(ctx context.Context, b *store.Batch, token string) error {
 	return f.do("insert", func() error { return f.table.Insert(ctx, b, token) })
 }
@@ -150,7 +158,7 @@ func TestEveryStepFails(t *testing.T) {
 		call int
 	}
 	for _, at := range []fault{
-		{"look", 1}, {"read", 1}, {"intend", 1}, {"intend", 2}, {"insert", 1}, {"insert", 2}, {"insert", 4}, {"reconcile", 1}, {"reconcile", 2},
+		{"look", 1}, {"read", 1}, {"target", 1}, {"intend", 1}, {"intend", 2}, {"insert", 1}, {"insert", 2}, {"insert", 4}, {"reconcile", 1}, {"reconcile", 2},
 		{"land", 1}, {"land", 2}, {"land", 4}, {"dead letter", 1}, {"dead letter", 2}, {"trim", 1}, {"trim", 2}, {"release", 1},
 	} {
 		for _, after := range []bool{false, true} {

@@ -90,7 +90,7 @@ func (f *fixture) connect(shards int) *wal.WAL {
 
 func (f *fixture) open(addr, database string) *store.Store {
 	f.t.Helper()
-	s, err := store.Open(fmt.Sprintf("clickhouse://%s/%s?dial_timeout=1s", addr, database), 8, quiet())
+	s, err := store.Open(store.Config{DSN: fmt.Sprintf("clickhouse://%s/%s?dial_timeout=1s", addr, database), Connections: 8}, quiet())
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -516,7 +516,16 @@ func (r *Replay) insert(ctx context.Context, p *part, span wal.Range, resumed bo
 		expired = r.batch.SkipBefore(expiryHorizon(r.retention))
 	}
 	missing, intended, tried := -1, resumed, resumed
-	err := r.persist(ctx, "inserting", func() error {
+	if resumed {
+		span.Target = p.lease.Position().Intent.Target
+	}
+	err := r.persist(ctx, "inserting", func() (err error) {
+		if !intended {
+			if span.Target, err = r.table.Target(ctx, p.Shard); err != nil {
+				return err
+			}
+		}
+		r.batch.Target = span.Target
 		n, err := r.table.Reconcile(ctx, &r.batch)
 		if err != nil {
 			return err

@@ -47,6 +47,7 @@ type (
 		Trim(ctx context.Context, shard int, landed uint64, window time.Duration) error
 	}
 	table interface {
+		Target(ctx context.Context, walShard int) (uint32, error)
 		Insert(ctx context.Context, b *store.Batch, token string) error
 		Reconcile(ctx context.Context, b *store.Batch) (missing int, err error)
 	}
@@ -200,6 +201,7 @@ func (s *shard) recover(ctx context.Context) state {
 		s.log.Error("the WAL lacks records that a former owner meant to insert", "first", intent.First, "last", intent.Last)
 	}
 	s.span, s.unsure, s.begun = *intent, true, true
+	s.batch.Target = intent.Target
 	if s.batch.Rows() == 0 {
 		return s.acknowledge
 	}
@@ -391,9 +393,15 @@ func (s *shard) intend(ctx context.Context) state {
 		return s.acknowledge
 	}
 	s.unsure = s.most > 0 || s.span.First <= s.settled // what a refused insert left behind, or a former owner, nobody knows
-	if s.persist(ctx, "record the intent", func() error { return s.lease.Intend(ctx, s.span) }) != nil {
+	if s.persist(ctx, "record the intent", func() (err error) {
+		if s.span.Target, err = s.table.Target(ctx, s.number); err != nil {
+			return err
+		}
+		return s.lease.Intend(ctx, s.span)
+	}) != nil {
 		return s.release
 	}
+	s.batch.Target = s.span.Target
 	return s.insert
 }
 

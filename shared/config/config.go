@@ -64,8 +64,21 @@ type ClickHouseServer struct {
 
 // ClickHouse is where the rows go.
 type ClickHouse struct {
-	ClickHouseDSN string        `name:"clickhouse-dsn" placeholder:"DSN" help:"An existing ClickHouse, clickhouse://user:pass@host:9000/logs; without one, ClickHouse is embedded."`
-	Retention     time.Duration `default:"0s" placeholder:"DURATION" help:"How long rows are kept, by the line's own time; 0 keeps them for ever."`
+	ClickHouseDSN     string        `name:"clickhouse-dsn" placeholder:"DSN" help:"An existing ClickHouse, clickhouse://user:pass@host:9000/logs; without one, ClickHouse is embedded."`
+	ClickHouseCluster string        `name:"clickhouse-cluster" placeholder:"NAME" help:"The cluster of that ClickHouse, in system.clusters, whose shards share the rows; --clickhouse-dsn names some of its servers."`
+	InsertQuorum      string        `name:"clickhouse-insert-quorum" default:"auto" placeholder:"N" help:"On how many replicas rows have to be before they count as landed: auto is most of them."`
+	Retention         time.Duration `default:"0s" placeholder:"DURATION" help:"How long rows are kept, by the line's own time; 0 keeps them for ever."`
+}
+
+// Validate is called by the command line's parser.
+func (c *ClickHouse) Validate() error {
+	if c.ClickHouseCluster != "" && c.ClickHouseDSN == "" {
+		return errors.New("--clickhouse-cluster: --clickhouse-dsn is needed, too; an embedded ClickHouse is no cluster")
+	}
+	if n, err := strconv.Atoi(c.InsertQuorum); c.InsertQuorum != "auto" && (err != nil || n < 1) {
+		return fmt.Errorf("--clickhouse-insert-quorum: %q is neither auto nor a number of replicas", c.InsertQuorum)
+	}
+	return nil
 }
 
 // WAL is how the WAL is made. Gateways and ingesters are to agree on it.

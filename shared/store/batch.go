@@ -10,7 +10,8 @@ import (
 // Batch is what one insert carries: the entries of some records of one shard, in their order, as columns.
 // Values that many rows share are runs. The zero value is an empty batch. It is not safe for concurrent use.
 type Batch struct {
-	Shard uint16
+	Shard  uint16 // of the WAL
+	Target uint32 // the shard of the cluster that the rows go to, 0: that of Store.Target
 
 	records    []record
 	streams    []stream

@@ -28,6 +28,10 @@ func (s *Store) Counts(ctx context.Context, shard int, first, last uint64, tenan
 		if tenant != "" {
 			query, args = query+" AND tenant_id = ?", append(args, tenant)
 		}
+		if err := s.allFetched(ctx); err != nil {
+			fail(err)
+			return
+		}
 		rows, err := s.conn.Query(wholeAnswer(ctx), query+" GROUP BY wal_seq ORDER BY wal_seq", args...)
 		if err != nil {
 			fail(err)

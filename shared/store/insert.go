@@ -67,10 +67,24 @@ func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
 	if len(b.metadata) > 0 {
 		columns += metadataColumn
 	}
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(token)))
-	insert, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+s.database+".log ("+columns+")") //nolint:clickhouselint // see Abort
+	settings := insertSettings(token)
+	if err := s.clusterSettings(ctx, settings); err != nil {
+		return err
+	}
+	err := s.onTarget(ctx, b, func(conn driver.Conn) error {
+		return b.send(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), conn, "INSERT INTO "+s.rows()+" ("+columns+")")
+	})
 	if err != nil {
 		return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
+	}
+	return nil
+}
+
+// send inserts the rows that have no mark.
+func (b *Batch) send(ctx context.Context, conn driver.Conn, statement string) error {
+	insert, err := conn.PrepareBatch(ctx, statement) //nolint:clickhouselint // see Abort
+	if err != nil {
+		return err
 	}
 	// Not Close: that would end the insert in good order, and ClickHouse keep what it got of it.
 	defer func() { _ = insert.Abort() }()
@@ -81,16 +95,13 @@ func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
 	for cursor.row < b.Rows() {
 		block.fill(&cursor)
 		if err := block.append(insert, b); err != nil {
-			return fmt.Errorf("ClickHouse: encoding %d rows: %w: %w", rows, errSchema, err)
+			return fmt.Errorf("encoding them: %w: %w", errSchema, err)
 		}
 		if err := insert.Flush(); err != nil {
-			return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
+			return err
 		}
 	}
-	if err := insert.Send(); err != nil {
-		return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
-	}
-	return nil
+	return insert.Send()
 }
 
 // cursor is a place in a batch: a row, and where that row is in the runs.

@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strconv"
 	"strings"
 	"text/template"
 	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
 //go:embed migrations/*.sql
@@ -27,22 +31,38 @@ type migration struct {
 // keep for ever). ClickHouse has neither locks nor transactions for this, so each statement of each
 // migration can be repeated without harm, and programs that start at once may all run it. A schema newer
 // than this program's is left as it is: a newer program has migrated it, in a way that older ones can live with.
+//
+// On a cluster it is about every server that answers. One that is new, or was away, gets what it lacks from the next
+// Migrate, or from the queue of ON CLUSTER.
 func (s *Store) Migrate(ctx context.Context, retention time.Duration) error {
-	files, err := s.migrations()
+	replicated := false
+	if s.cluster != nil {
+		t, err := s.topology(ctx)
+		if err != nil {
+			return err
+		}
+		replicated = t.replicated
+	}
+	names := s.names(replicated)
+	files, err := readMigrations(names)
+	if err != nil {
+		return err
+	}
+	hosts, err := s.hosts(ctx)
 	if err != nil {
 		return err
 	}
 	for _, statement := range []string{
-		"CREATE DATABASE IF NOT EXISTS " + s.database,
-		`CREATE TABLE IF NOT EXISTS ` + s.database + `.migration (version UInt32, name String, applied DateTime('UTC') DEFAULT now())
+		"CREATE DATABASE IF NOT EXISTS " + s.database + names.OnCluster,
+		`CREATE TABLE IF NOT EXISTS ` + s.database + `.migration` + names.OnCluster + ` (version UInt32, name String, applied DateTime('UTC') DEFAULT now())
 		 ENGINE = ReplacingMergeTree ORDER BY version`,
 	} {
-		if err := s.conn.Exec(ctx, statement); err != nil {
+		if err := s.define(ctx, hosts, names, statement); err != nil {
 			return fmt.Errorf("ClickHouse: preparing the migrations: %w", plain(err))
 		}
 	}
-	var current uint32
-	if err := s.conn.QueryRow(ctx, "SELECT max(version) FROM "+s.database+".migration").Scan(&current); err != nil {
+	current, err := s.version(ctx, hosts)
+	if err != nil {
 		return fmt.Errorf("ClickHouse: reading the version of the schema: %w", plain(err))
 	}
 	if newest := files[len(files)-1].version; current > newest {
@@ -53,20 +73,87 @@ func (s *Store) Migrate(ctx context.Context, retention time.Duration) error {
 			continue
 		}
 		for _, statement := range m.statements {
-			if err := s.conn.Exec(ctx, statement); err != nil {
+			if err := s.define(ctx, hosts, names, statement); err != nil {
 				return fmt.Errorf("ClickHouse: migration %s: %w", m.name, plain(err))
 			}
 		}
-		if err := s.conn.Exec(ctx, "INSERT INTO "+s.database+".migration (version, name) VALUES (?, ?)", m.version, m.name); err != nil {
-			return fmt.Errorf("ClickHouse: recording migration %s: %w", m.name, plain(err))
+		for _, conn := range hosts {
+			if err := conn.Exec(ctx, "INSERT INTO "+s.database+".migration (version, name) VALUES (?, ?)", m.version, m.name); err != nil {
+				return fmt.Errorf("ClickHouse: recording migration %s: %w", m.name, plain(err))
+			}
 		}
 		s.log.Info("schema migrated", "migration", m.name)
 	}
-	return s.retain(ctx, retention)
+	return s.retain(ctx, retention, func(statement string) error { return s.define(ctx, hosts, names, statement) }, names)
 }
 
-// migrations reads the embedded files, in order, with the names of this store filled in.
-func (s *Store) migrations() ([]migration, error) {
+// define runs a statement that defines something on all servers: where it says ON CLUSTER, ClickHouse sees to that.
+func (s *Store) define(ctx context.Context, hosts []driver.Conn, names names, statement string) error {
+	if names.OnCluster != "" {
+		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
+			// A server that is away does what is queued for it once it is back.
+			"distributed_ddl_output_mode": "none_only_active", "distributed_ddl_task_timeout": int(ddlTimeout / time.Second),
+		}))
+		return s.conn.Exec(ctx, statement)
+	}
+	for _, conn := range hosts {
+		if err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ddlTimeout is how long all servers may take to define something.
+const ddlTimeout = 3 * time.Minute
+
+// version is that of the server that is furthest behind.
+func (s *Store) version(ctx context.Context, hosts []driver.Conn) (uint32, error) {
+	oldest := uint32(math.MaxUint32)
+	for _, conn := range hosts {
+		var version uint32
+		if err := conn.QueryRow(ctx, "SELECT max(version) FROM "+s.database+".migration").Scan(&version); err != nil {
+			return 0, err
+		}
+		oldest = min(oldest, version)
+	}
+	return oldest, nil
+}
+
+// names are what the migrations are filled in with.
+type names struct {
+	Database  string
+	Local     string // suffix of the tables that hold rows
+	Cluster   string // name of the cluster; empty: there is none
+	OnCluster string // clause of a statement that all servers get from each other; empty: each gets it from here
+}
+
+func (s *Store) names(replicated bool) names {
+	n := names{Database: s.database, Local: s.suffix()}
+	if s.cluster != nil {
+		n.Cluster = quote(s.cluster.name)
+		if replicated {
+			n.OnCluster = " ON CLUSTER " + n.Cluster
+		}
+	}
+	return n
+}
+
+// quote is a name as ClickHouse reads it, whatever is in it.
+func quote(name string) string {
+	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`").Replace(name) + "`"
+}
+
+// Engine is the engine of a table that holds rows. Of a cluster it is the replicated one, where the servers can replicate.
+func (n names) Engine(engine string) string {
+	if n.OnCluster == "" {
+		return engine
+	}
+	return "Replicated" + engine + "('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')"
+}
+
+// readMigrations reads the embedded files, in order, with the names filled in.
+func readMigrations(names names) ([]migration, error) {
 	paths, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
 		return nil, err
@@ -84,7 +171,7 @@ func (s *Store) migrations() ([]migration, error) {
 			return nil, fmt.Errorf("migration %s: %w", path, err)
 		}
 		var filled strings.Builder
-		if err := text.Execute(&filled, struct{ Database string }{s.database}); err != nil {
+		if err := text.Execute(&filled, names); err != nil {
 			return nil, fmt.Errorf("migration %s: %w", path, err)
 		}
 		m := migration{version: uint32(version), name: name}
@@ -114,7 +201,7 @@ func ttl(retention time.Duration) string {
 // tableTTL returns the TTL of the table as ClickHouse writes it, or "".
 func (s *Store) tableTTL(ctx context.Context) (string, error) {
 	var table string
-	err := s.conn.QueryRow(wholeAnswer(ctx), "SELECT engine_full FROM system.tables WHERE database = ? AND name = 'log'", s.database).Scan(&table)
+	err := s.conn.QueryRow(wholeAnswer(ctx), "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?", s.database, "log"+s.suffix()).Scan(&table)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = fmt.Errorf("%w: there is none", errSchema)
 	}
@@ -127,7 +214,7 @@ func (s *Store) tableTTL(ctx context.Context) (string, error) {
 }
 
 // retain sets how long rows are kept.
-func (s *Store) retain(ctx context.Context, retention time.Duration) error {
+func (s *Store) retain(ctx context.Context, retention time.Duration, define func(string) error, names names) error {
 	retention = max(0, retention.Truncate(time.Second))
 	current, err := s.tableTTL(ctx)
 	switch {
@@ -136,9 +223,9 @@ func (s *Store) retain(ctx context.Context, retention time.Duration) error {
 	case retention == 0 && current == "", retention > 0 && current == ttl(retention):
 		return nil
 	case retention == 0:
-		err = s.conn.Exec(ctx, "ALTER TABLE "+s.database+".log REMOVE TTL")
+		err = define("ALTER TABLE " + s.rows() + names.OnCluster + " REMOVE TTL")
 	default:
-		err = s.conn.Exec(ctx, "ALTER TABLE "+s.database+".log MODIFY TTL "+ttl(retention))
+		err = define("ALTER TABLE " + s.rows() + names.OnCluster + " MODIFY TTL " + ttl(retention))
 	}
 	if err != nil {
 		return fmt.Errorf("ClickHouse: setting the retention: %w", plain(err))

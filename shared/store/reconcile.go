@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
 // Reconcile asks the table which rows of the batch it holds, and marks them, so that Insert leaves them out. It
@@ -32,10 +33,21 @@ func (s *Store) Reconcile(ctx context.Context, b *Batch) (missing int, err error
 }
 
 // markHeld marks the rows that the table holds. It asks for the rows themselves, not for a summary of them:
-// ClickHouse streams them from the granules that times and sequences leave over, and keeps nothing.
+// ClickHouse streams them from the granules that times and sequences leave over, and keeps nothing. Of a cluster each shard
+// is asked: another one than the batch's may hold rows that were replayed, or sent before a shard was added.
 func (s *Store) markHeld(ctx context.Context, b *Batch) error {
 	earliest, latest := b.span()
-	rows, err := s.conn.Query(wholeAnswer(ctx), "SELECT wal_seq, wal_index FROM "+s.database+".log WHERE wal_shard = ? AND wal_seq BETWEEN ? AND ? AND timestamp BETWEEN "+
+	return s.each(ctx, func(conn driver.Conn) error {
+		if err := s.fetched(ctx, conn); err != nil {
+			return err
+		}
+		return s.markHeldOn(ctx, conn, b, earliest, latest)
+	})
+}
+
+// markHeldOn marks the rows of a span of times that one server holds.
+func (s *Store) markHeldOn(ctx context.Context, conn driver.Conn, b *Batch, earliest, latest int64) error {
+	rows, err := conn.Query(wholeAnswer(ctx), "SELECT wal_seq, wal_index FROM "+s.rows()+" WHERE wal_shard = ? AND wal_seq BETWEEN ? AND ? AND timestamp BETWEEN "+
 		"fromUnixTimestamp64Nano(toInt64(?), 'UTC') AND fromUnixTimestamp64Nano(toInt64(?), 'UTC')",
 		b.Shard, b.records[0].sequence, b.records[len(b.records)-1].sequence, earliest, latest)
 	if err != nil {
@@ -86,17 +98,19 @@ func (s *Store) addStreams(ctx context.Context, b *Batch) error {
 		}
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"async_insert": 0}))
-	insert, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+s.database+".stream (tenant_id, stream_id, stream, first_seen, last_seen)") //nolint:clickhouselint // see Insert
-	if err != nil {
-		return err
-	}
-	defer func() { _ = insert.Abort() }()
-	for of, span := range spans {
-		if err := insert.Append(of.tenant, of.id, span.labels, time.Unix(0, span.first), time.Unix(0, span.last)); err != nil {
-			return fmt.Errorf("%w: %w", errSchema, err)
+	return s.onTarget(ctx, b, func(conn driver.Conn) error {
+		insert, err := conn.PrepareBatch(ctx, "INSERT INTO "+s.streams()+" (tenant_id, stream_id, stream, first_seen, last_seen)") //nolint:clickhouselint // see Insert
+		if err != nil {
+			return err
 		}
-	}
-	return insert.Send()
+		defer func() { _ = insert.Abort() }()
+		for of, span := range spans {
+			if err := insert.Append(of.tenant, of.id, span.labels, time.Unix(0, span.first), time.Unix(0, span.last)); err != nil {
+				return fmt.Errorf("%w: %w", errSchema, err)
+			}
+		}
+		return insert.Send()
+	})
 }
 
 // wholeAnswer makes a query answer in full or fail, whatever the profile of the user says: not from a cache, and

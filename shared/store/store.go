@@ -24,17 +24,26 @@ const (
 	readTimeout = 5 * time.Minute
 )
 
-// Store is a pool of connections to one ClickHouse. It is safe for concurrent use.
+// Config is what a Store is opened with.
+type Config struct {
+	DSN         string // such as clickhouse://user:password@host:9000/logs; of a cluster, any of its servers, with commas
+	Connections int    // how many inserts can run at once
+
+	Cluster string // its name in system.clusters; empty: a single server
+	Quorum  string // of an insert into a replicated table: ClickHouse's insert_quorum, a number or auto
+}
+
+// Store is a pool of connections to one ClickHouse, or a cluster. It is safe for concurrent use.
 type Store struct {
-	conn     driver.Conn
+	conn     driver.Conn // to a server that the DSN names
 	database string
+	cluster  *cluster // nil: there is none
 	log      *slog.Logger
 }
 
-// Open returns a store for a DSN such as clickhouse://user:password@host:9000/logs. It does not connect yet.
-// connections is how many inserts can run at once.
-func Open(dsn string, connections int, log *slog.Logger) (*Store, error) {
-	options, err := parse(dsn)
+// Open returns a store. It does not connect yet.
+func Open(cfg Config, log *slog.Logger) (*Store, error) {
+	options, err := parse(cfg.DSN)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +59,7 @@ func Open(dsn string, connections int, log *slog.Logger) (*Store, error) {
 	options.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	options.DialTimeout = dialTimeout
 	options.ReadTimeout = readTimeout
-	options.MaxOpenConns = connections + 2 // migrations and probes beside the inserts
+	options.MaxOpenConns = cfg.Connections + 2 // migrations and probes beside the inserts
 	options.MaxIdleConns = options.MaxOpenConns
 	options.ConnMaxLifetime = time.Hour
 	options.ClientInfo.Products = append(options.ClientInfo.Products, struct{ Name, Version string }{"logthra", ""})
@@ -58,7 +67,13 @@ func Open(dsn string, connections int, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ClickHouse: %w", err)
 	}
-	return &Store{conn: conn, database: database, log: log}, nil
+	s := &Store{conn: conn, database: database, log: log}
+	if cfg.Cluster != "" {
+		s.cluster = &cluster{
+			name: cfg.Cluster, quorum: cfg.Quorum, options: *options, conns: map[string]driver.Conn{}, using: map[uint32]int{},
+		}
+	}
+	return s, nil
 }
 
 // Hosts are the addresses in a DSN, without what is secret.
@@ -80,7 +95,13 @@ func parse(dsn string) (*clickhouse.Options, error) {
 }
 
 // Close closes the connections.
-func (s *Store) Close() error { return s.conn.Close() }
+func (s *Store) Close() error {
+	err := s.conn.Close()
+	if s.cluster != nil {
+		err = errors.Join(err, s.cluster.close())
+	}
+	return err
+}
 
 // Database is the name of the database that holds the tables.
 func (s *Store) Database() string { return s.database }

@@ -57,7 +57,7 @@ func ride(t testing.TB, do func() error) error {
 
 func openDSN(t testing.TB, dsn string) *Store {
 	t.Helper()
-	s, err := Open(dsn, 4, slog.New(slog.DiscardHandler))
+	s, err := Open(Config{DSN: dsn, Connections: 4}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func count(t testing.TB, s *Store) uint64 {
 
 func TestOpenRefusesBadDSNsAndTellsNoPassword(t *testing.T) {
 	for _, dsn := range []string{"clickhouse://user:secret@host:notaport/logs", "://user:secret@host", "clickhouse://user:secret@host:9000/logs;drop"} {
-		_, err := Open(dsn, 1, slog.New(slog.DiscardHandler))
+		_, err := Open(Config{DSN: dsn, Connections: 1}, slog.New(slog.DiscardHandler))
 		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "--clickhouse-dsn") {
 			t.Errorf("%s: %v", dsn, err)
 		}

@@ -21,6 +21,8 @@ type Range struct {
 	First uint64 `json:"first"`
 	Last  uint64 `json:"last"`
 	Bytes int64  `json:"bytes"` // memory that the batch takes, so that a successor can make room first
+
+	Target uint32 `json:"target,omitempty"` // the shard of a ClickHouse cluster that it goes to; 0 without a cluster
 }
 
 // Position is how far a shard is, and whose it is. The bucket holds one for each shard, and every change of

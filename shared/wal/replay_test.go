@@ -29,16 +29,16 @@ func TestReplayLease(t *testing.T) {
 	if p.ID == "" || p.Tenant != "acme" || p.First != 11 || p.Last != 50 || p.Done != 10 || p.Intent != nil || time.Since(p.Started) > time.Minute {
 		t.Errorf("begins at %+v", p)
 	}
-	if err := a.Intend(ctx, Range{11, 20, 5}); err != nil {
+	if err := a.Intend(ctx, Range{First: 11, Last: 20, Bytes: 5}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Done(ctx, 20); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Intend(ctx, Range{21, 30, 5}); err != nil {
+	if err := a.Intend(ctx, Range{First: 21, Last: 30, Bytes: 5}); err != nil {
 		t.Fatal(err)
 	}
-	token := a.Token(Range{21, 30, 5})
+	token := a.Token(Range{First: 21, Last: 30, Bytes: 5})
 	if want := "logthra-replay-" + p.ID + "-0-21-30"; token != want {
 		t.Errorf("the token is %s, want %s", token, want)
 	}
@@ -54,7 +54,7 @@ func TestReplayLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if q := b.Position(); q.ID != p.ID || q.Done != 20 || q.Intent == nil || *q.Intent != (Range{21, 30, 5}) || b.Token(*q.Intent) != token {
+	if q := b.Position(); q.ID != p.ID || q.Done != 20 || q.Intent == nil || *q.Intent != (Range{First: 21, Last: 30, Bytes: 5}) || b.Token(*q.Intent) != token {
 		t.Errorf("resumed at %+v", q)
 	}
 	if found, err := w.Replay(ctx, 0); err != nil || found.ID != p.ID {
@@ -63,7 +63,7 @@ func TestReplayLease(t *testing.T) {
 
 	// It was frozen, not killed.
 	for name, do := range map[string]func() error{
-		"intend": func() error { return a.Intend(ctx, Range{31, 40, 5}) },
+		"intend": func() error { return a.Intend(ctx, Range{First: 31, Last: 40, Bytes: 5}) },
 		"done":   func() error { return a.Done(ctx, 30) },
 		"beat":   func() error { return a.Beat(ctx) },
 	} {
@@ -124,7 +124,7 @@ func TestReplayThatRuns(t *testing.T) {
 		for n := uint64(1); ctx.Err() == nil; n++ {
 			for _, do := range []func() error{
 				func() error { return l.Beat(ctx) },
-				func() error { return l.Intend(ctx, Range{n, n, 1}) },
+				func() error { return l.Intend(ctx, Range{First: n, Last: n, Bytes: 1}) },
 				func() error { return l.Done(ctx, n) },
 			} {
 				if err := do(); err != nil && ctx.Err() == nil {
@@ -152,7 +152,7 @@ func TestReleasedReplay(t *testing.T) {
 	if err := a.Done(t.Context(), 7); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Intend(t.Context(), Range{8, 9, 1}); err != nil {
+	if err := a.Intend(t.Context(), Range{First: 8, Last: 9, Bytes: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Release(t.Context()); err != nil {

@@ -499,29 +499,29 @@ func TestLease(t *testing.T) {
 	if _, err := w.Claim(ctx, 0, "b", everybody); !errors.Is(err, ErrOwned) {
 		t.Fatalf("claimed from a live owner: %v", err)
 	}
-	if err := a.Intend(ctx, Range{1, 10, 100}); err != nil {
+	if err := a.Intend(ctx, Range{First: 1, Last: 10, Bytes: 100}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Land(ctx, 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Intend(ctx, Range{11, 20, 200}); err != nil {
+	if err := a.Intend(ctx, Range{First: 11, Last: 20, Bytes: 200}); err != nil {
 		t.Fatal(err)
 	}
-	token := a.Token(Range{11, 20, 200})
+	token := a.Token(Range{First: 11, Last: 20, Bytes: 200})
 
 	b, err := w.Claim(ctx, 0, "b", nobody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := b.Position(); p.Landed != 10 || *p.Intent != (Range{11, 20, 200}) || p.Owner != "b" {
+	if p := b.Position(); p.Landed != 10 || *p.Intent != (Range{First: 11, Last: 20, Bytes: 200}) || p.Owner != "b" {
 		t.Errorf("the successor finds %+v", p)
 	}
-	if again := b.Token(Range{11, 20, 200}); again != token {
+	if again := b.Token(Range{First: 11, Last: 20, Bytes: 200}); again != token {
 		t.Errorf("the token of the same range was %s and is %s", token, again)
 	}
 	for name, do := range map[string]func() error{
-		"intend":  func() error { return a.Intend(ctx, Range{11, 12, 1}) },
+		"intend":  func() error { return a.Intend(ctx, Range{First: 11, Last: 12, Bytes: 1}) },
 		"land":    func() error { return a.Land(ctx, 20) },
 		"release": func() error { return a.Release(ctx) },
 		"check":   func() error { return a.Check(ctx) },
@@ -547,7 +547,7 @@ func TestLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other.Token(Range{11, 20, 0}) == token {
+	if other.Token(Range{First: 11, Last: 20, Bytes: 0}) == token {
 		t.Error("two shards have the same token")
 	}
 }
@@ -594,13 +594,13 @@ func TestLeaseRecognizesItsOwnWrite(t *testing.T) {
 		}
 		l.position.revision, l.position.value = revision, value
 	}
-	intend := func() error { return l.Intend(t.Context(), Range{1, 2, 3}) }
+	intend := func() error { return l.Intend(t.Context(), Range{First: 1, Last: 2, Bytes: 3}) }
 	lost(intend)
 	if err := intend(); err != nil {
 		t.Errorf("repeating it: %v", err)
 	}
 	lost(func() error { return l.Land(t.Context(), 2) })
-	if err := l.Intend(t.Context(), Range{1, 4, 3}); err != nil {
+	if err := l.Intend(t.Context(), Range{First: 1, Last: 4, Bytes: 3}); err != nil {
 		t.Errorf("something else: %v", err)
 	}
 	if p, err := w.Position(t.Context(), 0); err != nil || p.Landed != 0 || p.Intent.Last != 4 {

@@ -5,9 +5,11 @@ package enginetest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,3 +85,44 @@ func NATS(t testing.TB) *embedded.NATS {
 
 // quiet keeps the engines' expected complaints out of the tests' output.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// remoteServers is the configuration of a cluster; its values are its name and its shards.
+const remoteServers = "<clickhouse><remote_servers><%[1]s>%[2]s</%[1]s></remote_servers></clickhouse>"
+
+// ClickHouseCluster returns servers of t's own that are the shards of a cluster, one replica each. There is no Keeper, so
+// they know neither ReplicatedMergeTree nor ON CLUSTER. They stop when t ends.
+func ClickHouseCluster(t testing.TB, name string, shards int) []*embedded.ClickHouse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	library, err := embedded.Library(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list strings.Builder
+	addresses := make([]string, shards)
+	for i := range addresses {
+		addresses[i] = freeAddress(t)
+		host, port := split(t, addresses[i])
+		fmt.Fprintf(&list, "<shard><replica><host>%s</host><port>%d</port></replica></shard>", host, port)
+	}
+	var all []*embedded.ClickHouse
+	for _, address := range addresses {
+		dir := filepath.Join(t.TempDir(), "clickhouse")
+		if err := os.MkdirAll(filepath.Join(dir, "config.d"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config.d", "cluster.xml"), fmt.Appendf(nil, remoteServers, name, list.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		server, err := embedded.StartClickHouse(ctx, embedded.ClickHouseConfig{
+			Dir: dir, Listen: address, HTTPListen: anyPort, Memory: 1 << 30, Library: library, Logger: quiet(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Stop(context.Background()) })
+		all = append(all, server)
+	}
+	return all
+}

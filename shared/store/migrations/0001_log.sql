@@ -5,7 +5,7 @@
 -- above what can be in flight between an insert and its repetition.
 -- Rows come in by sequence, so those of a few granules that lie together have sequences that do: the index lets
 -- rows be found by where they came from.
-CREATE TABLE IF NOT EXISTS {{.Database}}.log
+CREATE TABLE IF NOT EXISTS {{.Database}}.log{{.Local}}{{.OnCluster}}
 (
     tenant_id LowCardinality(String),
     stream_id UInt64,
@@ -20,11 +20,19 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.log
     wal_index UInt32 CODEC(Delta(4), ZSTD(1)),
     INDEX wal_seq wal_seq TYPE minmax GRANULARITY 1
 )
-ENGINE = MergeTree
+ENGINE = {{.Engine "MergeTree"}}
 PARTITION BY toYYYYMMDD(timestamp)
 ORDER BY (tenant_id, toHour(timestamp), stream_id, timestamp)
 SETTINGS
     non_replicated_deduplication_window = 10000,
+    replicated_deduplication_window = 10000,
+    replicated_deduplication_window_seconds = 604800,
     fsync_after_insert = 1,
     fsync_part_directory = 1,
     ttl_only_drop_parts = 1;
+{{- if .Cluster}}
+
+-- What people and Grafana ask, on any server.
+CREATE TABLE IF NOT EXISTS {{.Database}}.log{{.OnCluster}} AS {{.Database}}.log{{.Local}}
+ENGINE = Distributed({{.Cluster}}, {{.Database}}, log{{.Local}}, wal_shard);
+{{- end}}

@@ -1,5 +1,5 @@
 -- One row a stream, so that looking up labels never reads the lines.
-CREATE TABLE IF NOT EXISTS {{.Database}}.stream
+CREATE TABLE IF NOT EXISTS {{.Database}}.stream{{.Local}}{{.OnCluster}}
 (
     tenant_id  LowCardinality(String),
     stream_id  UInt64,
@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.stream
     last_seen  SimpleAggregateFunction(max, DateTime64(9, 'UTC')),
     labels     Map(String, String) ALIAS JSONExtract(stream, 'Map(String, String)')
 )
-ENGINE = AggregatingMergeTree
+ENGINE = {{.Engine "AggregatingMergeTree"}}
 ORDER BY (tenant_id, stream_id)
 SETTINGS
     fsync_after_insert = 1,
@@ -16,12 +16,17 @@ SETTINGS
 
 -- Times are compared as numbers: of a DateTime64, ClickHouse 26.1 to 26.7 compile min and max, once they have been
 -- used a few times, into ones that take a time before 1970 for the latest of all.
-CREATE MATERIALIZED VIEW IF NOT EXISTS {{.Database}}.stream_of_log TO {{.Database}}.stream AS
+CREATE MATERIALIZED VIEW IF NOT EXISTS {{.Database}}.stream_of_log{{.OnCluster}} TO {{.Database}}.stream{{.Local}} AS
 SELECT
     tenant_id,
     stream_id,
     any(toString(log.stream)) AS stream,
     fromUnixTimestamp64Nano(min(toUnixTimestamp64Nano(timestamp)), 'UTC') AS first_seen,
     fromUnixTimestamp64Nano(max(toUnixTimestamp64Nano(timestamp)), 'UTC') AS last_seen
-FROM {{.Database}}.log AS log
+FROM {{.Database}}.log{{.Local}} AS log
 GROUP BY tenant_id, stream_id;
+{{- if .Cluster}}
+
+CREATE TABLE IF NOT EXISTS {{.Database}}.stream{{.OnCluster}} AS {{.Database}}.stream{{.Local}}
+ENGINE = Distributed({{.Cluster}}, {{.Database}}, stream{{.Local}}, stream_id);
+{{- end}}
