@@ -41,6 +41,7 @@ type cli struct {
 	Audit      auditCommand      `cmd:"" group:"Tools:" help:"Compare what the WAL holds with what the table holds; the exit code tells."`
 	Replay     replayCommand     `cmd:"" group:"Tools:" help:"Insert from the WAL what the table has lost, and only that."`
 	Deadletter deadletterCommand `cmd:"" group:"Tools:" help:"List, show, retry or drop the records that were put aside."`
+	Shards     shardsCommand     `cmd:"" group:"Tools:" help:"Raise the number of shards of the WAL."`
 	Tenant     tenantCommand     `cmd:"" group:"Tools:" help:"Make tokens and hashes for a file of tenants, and check one."`
 	Ready      readyCommand      `cmd:"" group:"Tools:" help:"Ask a gateway or an ingester whether it is ready, for health checks; the exit code tells."`
 	Version    versionCommand    `cmd:"" group:"Tools:" help:"Show the version."`

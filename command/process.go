@@ -253,7 +253,14 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 			conn.Close()
 			return err
 		}
-		p.onStop(func(context.Context) { conn.Close() })
+		following, stop := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		done.Go(func() { w.Follow(following) })
+		p.onStop(func(context.Context) {
+			stop()
+			conn.Close()
+			done.Wait()
+		})
 		return nil
 	})
 	return w, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/casteloig/logthra/shared/config"
+	"github.com/casteloig/logthra/shared/wal"
 )
 
 // readyTimeout bounds how long a role looks when it is asked whether it is ready.
@@ -64,7 +65,7 @@ func (c *runCommand) start(p *process) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.openStore(clickhouse, w.Shards())
+	s, err := p.openStore(clickhouse, wal.MaxShards)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		s, err := p.openStore(c.ClickHouse, w.Shards())
+		s, err := p.openStore(c.ClickHouse, wal.MaxShards)
 		if err != nil {
 			return err
 		}

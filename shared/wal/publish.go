@@ -84,9 +84,10 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 	buf.packed = s2.Encode(buf.packed[:cap(buf.packed)], buf.raw)
 
 	content := xxh3.Hash128(buf.raw)
-	id, shard := w.identify(tenant, key, content, b.Coarse)
+	id := identify(tenant, key, content, b.Coarse)
+	shard, other := w.state.Load().place(id)
 	msg := &nats.Msg{
-		Subject: SubjectPrefix + tenant + "." + strconv.Itoa(shard),
+		Subject: subject(tenant, shard),
 		Data:    buf.packed,
 		Header: nats.Header{
 			jetstream.MsgIDHeader: {id},
@@ -104,7 +105,7 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 	if size, limit := int64(msg.Size())+deadLetterHeaders, w.nc.MaxPayload(); size > limit { // it may have to be put aside
 		return Ack{}, &TooLargeError{size, limit}
 	}
-	ack, err := w.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(StreamName(shard)))
+	ack, shard, err := w.publish(ctx, msg, tenant, id, shard, other)
 	if err != nil {
 		return Ack{}, publishError(err, msg, w.nc.MaxPayload())
 	}
@@ -114,6 +115,22 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 		}
 	}
 	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(buf.packed)}, nil
+}
+
+// publish publishes a message to a shard, unless the other one has it, and returns which of them it was.
+func (w *WAL) publish(ctx context.Context, msg *nats.Msg, tenant, id string, shard, other int) (*jetstream.PubAck, int, error) {
+	if other >= 0 {
+		ack, held, err := w.isHeld(ctx, tenant, id, other)
+		if held || err != nil {
+			return ack, other, err
+		}
+	}
+	ack, err := w.js.PublishMsg(ctx, msg, jetstream.WithExpectStream(StreamName(shard)))
+	return ack, shard, err
+}
+
+func subject(tenant string, shard int) string {
+	return SubjectPrefix + tenant + "." + strconv.Itoa(shard)
 }
 
 // TenantPattern is what the names of tenants match: each is one token of a NATS subject.
@@ -131,9 +148,8 @@ func ValidTenant(name string) bool {
 	return name != "" && len(name) <= most
 }
 
-// identify returns the id of a record and the shard that follows from it. The tenant stands in the id as it
-// is: no hash of one tenant's can then meet another's.
-func (w *WAL) identify(tenant, key string, content xxh3.Uint128, coarse bool) (id string, shard int) {
+// identify returns the id of a record. The tenant stands in it as it is: no hash of one tenant's can then meet another's.
+func identify(tenant, key string, content xxh3.Uint128, coarse bool) string {
 	var sum [16]byte
 	kind := ".content."
 	switch {
@@ -147,13 +163,12 @@ func (w *WAL) identify(tenant, key string, content xxh3.Uint128, coarse bool) (i
 	default:
 		sum = content.Bytes()
 	}
-	id = tenant + kind + hex.EncodeToString(sum[:])
-	return id, int(xxh3.HashString(id) % uint64(len(w.shards)))
+	return tenant + kind + hex.EncodeToString(sum[:])
 }
 
 // sameContent tells a retry from another push under a key that was used before.
 func (w *WAL) sameContent(ctx context.Context, shard int, seq uint64, digest string) error {
-	old, err := w.shards[shard].GetMsg(ctx, seq)
+	old, err := w.state.Load().streams[shard].GetMsg(ctx, seq)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil // it has landed and was trimmed; the key alone must do
 	}

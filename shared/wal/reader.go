@@ -89,7 +89,7 @@ type Reader struct {
 // Read returns a reader of a shard that begins with the first record whose sequence is from or more, and
 // goes on with those that are yet to come. The caller closes it.
 func (w *WAL) Read(ctx context.Context, shard int, from uint64) (*Reader, error) {
-	consumer, err := w.shards[shard].OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	consumer, err := w.state.Load().streams[shard].OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   max(from, 1),
 	})

@@ -118,14 +118,6 @@ func (w *WAL) Span(ctx context.Context, shard int, from, to time.Time) (Span, er
 	return s, nil
 }
 
-// shard returns the stream of a shard.
-func (w *WAL) shard(n int) (jetstream.Stream, error) {
-	if n < 0 || n >= len(w.shards) {
-		return nil, fmt.Errorf("shard %d: the WAL has the shards 0 to %d", n, len(w.shards)-1)
-	}
-	return w.shards[n], nil
-}
-
 // scanShard gives yield the records first..last that the stream of a shard holds now, until it returns false.
 func (w *WAL) scanShard(
 	ctx context.Context, shard int, first, last uint64, tenant string, headersOnly bool, yield func(*jetstream.RawStreamMsg) bool,
@@ -135,7 +127,7 @@ func (w *WAL) scanShard(
 		return err
 	}
 	s := scan{
-		wal: w, stream: w.shards[shard], headersOnly: headersOnly,
+		wal: w, stream: w.state.Load().streams[shard], headersOnly: headersOnly,
 		next: max(first, info.State.FirstSeq), last: min(last, info.State.LastSeq),
 	}
 	if tenant != "" {
@@ -268,7 +260,7 @@ func probe(ctx context.Context, stream jetstream.Stream, cfg jetstream.ConsumerC
 // firstSince returns the sequence of the first record that a shard took at or after the time, or the one after the
 // last if there is none.
 func (w *WAL) firstSince(ctx context.Context, shard int, at time.Time) (uint64, error) {
-	info, err := probe(ctx, w.shards[shard], jetstream.ConsumerConfig{
+	info, err := probe(ctx, w.state.Load().streams[shard], jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &at,
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ func consumers(t testing.TB, stream jetstream.Stream) int {
 
 func purge(t testing.TB, w *WAL, keep uint64) {
 	t.Helper()
-	if err := w.shards[0].Purge(t.Context(), jetstream.WithPurgeSequence(keep)); err != nil {
+	if err := w.state.Load().streams[0].Purge(t.Context(), jetstream.WithPurgeSequence(keep)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -170,7 +170,7 @@ func TestHeadersAndRecords(t *testing.T) {
 			t.Errorf("record %d: %v", gone, err)
 		}
 	}
-	eventually(t, "no consumer is left", func() bool { return consumers(t, w.shards[0]) == 0 })
+	eventually(t, "no consumer is left", func() bool { return consumers(t, w.state.Load().streams[0]) == 0 })
 }
 
 func firstError[T any](seq func(func(T, error) bool)) (err error) {
@@ -268,7 +268,7 @@ func TestScanCleansUp(t *testing.T) {
 		}
 		break
 	}
-	if n := consumers(t, w.shards[0]); n != 0 {
+	if n := consumers(t, w.state.Load().streams[0]); n != 0 {
 		t.Errorf("%d consumers are left of a scan that was broken off", n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -284,7 +284,7 @@ func TestScanCleansUp(t *testing.T) {
 	if n > 1 || !errors.Is(last, context.Canceled) {
 		t.Errorf("after a cancel: %d records, %v", n, last)
 	}
-	if n := consumers(t, w.shards[0]); n != 0 {
+	if n := consumers(t, w.state.Load().streams[0]); n != 0 {
 		t.Errorf("%d consumers are left of a scan that was canceled", n)
 	}
 }

@@ -42,7 +42,7 @@ func (w *WAL) State(ctx context.Context, shard int) (ShardState, error) {
 	}
 	s.BacklogRecords = stream.State.LastSeq - first + 1
 	s.BacklogBytes = uint64(float64(stream.State.Bytes) / float64(stream.State.Msgs) * float64(s.BacklogRecords))
-	oldest, err := w.shards[shard].GetMsg(ctx, first)
+	oldest, err := w.state.Load().streams[shard].GetMsg(ctx, first)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound): // it landed and was trimmed in between
 	case err != nil:
@@ -117,7 +117,7 @@ func (w *WAL) Trim(ctx context.Context, shard int, landed uint64, window time.Du
 	if keep = min(keep, landed+1); keep <= state.FirstSeq {
 		return nil
 	}
-	if err := w.shards[shard].Purge(ctx, jetstream.WithPurgeSequence(keep)); err != nil {
+	if err := w.state.Load().streams[shard].Purge(ctx, jetstream.WithPurgeSequence(keep)); err != nil {
 		return fmt.Errorf("trimming %s below %d: %w", StreamName(shard), keep, explain(err))
 	}
 	return nil

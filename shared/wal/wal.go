@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,9 +52,12 @@ type WAL struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	kv      jetstream.KeyValue
-	shards  []jetstream.Stream
 	letters jetstream.Stream
 	log     *slog.Logger
+
+	state    atomic.Pointer[state]
+	adopting sync.Mutex    // held while state is changed
+	dedup    time.Duration // Config.DedupWindow
 }
 
 // Open creates what is missing in JetStream, brings the limits of what is there to cfg, and returns the WAL.
@@ -63,30 +68,16 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 	if err != nil {
 		return nil, err
 	}
-	shards := max(cfg.Shards, existing)
-	if shards > MaxShards {
-		return nil, fmt.Errorf("%d shards are more than the most, %d (--shards)", shards, MaxShards)
+	if w.kv, err = w.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:      Bucket,
+		Description: "Owners and positions of the shards of Logthra's WAL",
+		Storage:     jetstream.FileStorage,
+		Replicas:    cfg.Replicas,
+	}); err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
 	}
-	if existing > cfg.Shards {
-		log.Warn("the WAL has more shards than --shards asks for; all of them are used", "shards", existing, "asked", cfg.Shards)
-	}
-	for n := range shards {
-		stream, err := w.openShard(ctx, jetstream.StreamConfig{
-			Name:        StreamName(n),
-			Description: "Logthra's WAL, shard " + strconv.Itoa(n),
-			Subjects:    []string{SubjectPrefix + "*." + strconv.Itoa(n)},
-			Storage:     jetstream.FileStorage,
-			Discard:     jetstream.DiscardNew,
-			MaxBytes:    cfg.MaxBytes / int64(shards),
-			Replicas:    cfg.Replicas,
-			Duplicates:  cfg.DedupWindow,
-			DenyDelete:  true,
-			AllowDirect: true,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("stream %s of the WAL: %w", StreamName(n), explain(err))
-		}
-		w.shards = append(w.shards, stream)
+	if err := w.openShards(ctx, cfg, existing); err != nil {
+		return nil, err
 	}
 	if w.letters, err = w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        DeadLetterStream,
@@ -101,15 +92,64 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 	}); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", DeadLetterStream, explain(err))
 	}
-	if w.kv, err = w.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket:      Bucket,
-		Description: "Owners and positions of the shards of Logthra's WAL",
-		Storage:     jetstream.FileStorage,
-		Replicas:    cfg.Replicas,
-	}); err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
-	}
 	return w, nil
+}
+
+// openShards opens as many shards as the layout says, which is written where there is none. Where more are asked for, it
+// raises them.
+func (w *WAL) openShards(ctx context.Context, cfg Config, existing int) error {
+	w.dedup = cfg.DedupWindow
+	d := w.layoutDocument()
+	if err := d.load(ctx); err != nil {
+		return err
+	}
+	is := d.get()
+	if is.Shards == 0 {
+		is.Shards = max(cfg.Shards, existing)
+	}
+	shards := max(is.Shards, is.Next)
+	if most := max(shards, cfg.Shards); most > MaxShards {
+		return fmt.Errorf("%d shards are more than the most, %d (--shards)", most, MaxShards)
+	}
+	like := jetstream.StreamConfig{
+		Storage:     jetstream.FileStorage,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    cfg.MaxBytes / int64(max(shards, cfg.Shards)),
+		Replicas:    cfg.Replicas,
+		Duplicates:  cfg.DedupWindow,
+		DenyDelete:  true,
+		AllowDirect: true,
+	}
+	open := &state{layout: is, until: time.Now().Add(w.dedup + settle)}
+	for n := range shards {
+		stream, err := w.openShard(ctx, shardConfig(like, n))
+		if err != nil {
+			return fmt.Errorf("stream %s of the WAL: %w", StreamName(n), explain(err))
+		}
+		open.streams = append(open.streams, stream)
+	}
+	w.state.Store(open)
+	if d.get().Shards == 0 {
+		// Who was quicker opens this WAL, too, and may have been asked for another number.
+		if err := d.change(ctx, func(l *layout) { *l = is }); err != nil && !errors.Is(err, ErrLayoutChanged) {
+			return err
+		}
+	}
+	switch {
+	case is.Shards > cfg.Shards:
+		w.log.Warn("the WAL has more shards than --shards asks for; all of them are used", "shards", is.Shards, "asked", cfg.Shards)
+	case is.Shards < cfg.Shards:
+		w.log.Info("raising the number of shards", "from", is.Shards, "to", cfg.Shards, "takes", settle.String())
+		if _, err := w.SetShards(ctx, cfg.Shards); err != nil && !errors.Is(err, ErrLayoutChanged) {
+			return err
+		}
+	default:
+		return nil
+	}
+	if err := d.load(ctx); err != nil {
+		return err
+	}
+	return w.adopt(ctx, d.get())
 }
 
 // Attach opens the WAL that exists, as it is, for a tool: it creates and changes nothing. The caller keeps ownership of
@@ -125,13 +165,16 @@ func Attach(ctx context.Context, nc *nats.Conn, log *slog.Logger) (*WAL, error) 
 		}
 		return fmt.Errorf("NATS at %s: %s: %w", nc.ConnectedUrlRedacted(), what, explain(err))
 	}
+	open := new(state)
 	for n := range max(shards, 1) {
 		stream, err := w.js.Stream(ctx, StreamName(n))
 		if err != nil {
 			return nil, missing(err, "stream "+StreamName(n))
 		}
-		w.shards = append(w.shards, stream)
+		open.streams = append(open.streams, stream)
 	}
+	open.Shards = len(open.streams)
+	w.state.Store(open)
 	if w.letters, err = w.js.Stream(ctx, DeadLetterStream); err != nil {
 		return nil, missing(err, "stream "+DeadLetterStream)
 	}
@@ -154,9 +197,6 @@ func look(ctx context.Context, nc *nats.Conn, log *slog.Logger) (w *WAL, shards 
 	return w, shards, nil
 }
 
-// Shards is the number of shards.
-func (w *WAL) Shards() int { return len(w.shards) }
-
 // Ready returns an error that says what is wrong while JetStream can't be reached.
 func (w *WAL) Ready(ctx context.Context) error {
 	if !w.nc.IsConnected() {
@@ -166,6 +206,14 @@ func (w *WAL) Ready(ctx context.Context) error {
 		return fmt.Errorf("NATS: %w", explain(err))
 	}
 	return nil
+}
+
+// shardConfig is what the stream of a shard is configured with, like another one.
+func shardConfig(like jetstream.StreamConfig, shard int) jetstream.StreamConfig {
+	like.Name = StreamName(shard)
+	like.Description = "Logthra's WAL, shard " + strconv.Itoa(shard)
+	like.Subjects = []string{SubjectPrefix + "*." + strconv.Itoa(shard)}
+	return like
 }
 
 // StreamName is the name of a shard's stream.
@@ -180,7 +228,11 @@ func (w *WAL) openShard(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 	for {
 		stream, err := w.js.Stream(ctx, cfg.Name)
 		if err == nil {
-			cfg.FirstSeq = stream.CachedInfo().Config.FirstSeq
+			now := stream.CachedInfo()
+			cfg.FirstSeq = now.Config.FirstSeq
+			if held := int64(now.State.Bytes); cfg.MaxBytes < now.Config.MaxBytes { // what is there must not stop what comes
+				cfg.MaxBytes = min(now.Config.MaxBytes, max(cfg.MaxBytes, held+held/4))
+			}
 			return w.js.UpdateStream(ctx, cfg)
 		}
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -209,6 +261,7 @@ func (w *WAL) countShards(ctx context.Context) (int, error) {
 
 // Codes of JetStream's errors that the client has no names for.
 const (
+	errCodeWrongLastID     jetstream.ErrorCode = 10070
 	errCodeStorageExceeded jetstream.ErrorCode = 10047 // of the account or the server
 	errCodeStoreFailed     jetstream.ErrorCode = 10077 // most of all because the stream is full
 	errCodeNoPeers         jetstream.ErrorCode = 10005

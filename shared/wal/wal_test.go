@@ -58,7 +58,9 @@ func publish(t testing.TB, w *WAL, key string, b *logs.Batch) Ack {
 }
 
 // base is the sequence before that of the first record that a shard ever gets.
-func base(w *WAL, shard int) uint64 { return w.shards[shard].CachedInfo().Config.FirstSeq - 1 }
+func base(w *WAL, shard int) uint64 {
+	return w.state.Load().streams[shard].CachedInfo().Config.FirstSeq - 1
+}
 
 // eventually waits for a condition that is about to become true.
 func eventually(t testing.TB, what string, is func() bool) {
