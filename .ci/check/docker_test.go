@@ -78,7 +78,10 @@ func dockerContext(t *testing.T, dir string) {
 			return err
 		}
 		if d.Name() == ".git" || d.Name() == "logthra-data" {
-			return filepath.SkipDir
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil // of a linked working tree
 		}
 		rel, err := filepath.Rel(root, name)
 		if err != nil || !d.Type().IsRegular() {
