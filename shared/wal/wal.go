@@ -100,7 +100,11 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 func (w *WAL) openShards(ctx context.Context, cfg Config, existing int) error {
 	w.dedup = cfg.DedupWindow
 	d := w.layoutDocument()
-	if err := d.load(ctx); err != nil {
+	err := d.load(ctx)
+	for began := time.Now(); errors.Is(err, nats.ErrNoResponders) && time.Since(began) < DefaultTimeout; err = d.load(ctx) {
+		time.Sleep(DefaultTimeout / 50) // the servers of a cluster have to agree on who answers for a new bucket
+	}
+	if err != nil {
 		return err
 	}
 	is := d.get()
