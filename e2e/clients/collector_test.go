@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"text/template"
 	"time"
@@ -76,30 +75,9 @@ func startCollector(t *testing.T, protocol, tenant string) *collector {
 	cmd.Dir = dir
 	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v (install.sh installs what is missing)", err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case err = <-exited:
-		case <-time.After(stopTimeout):
-			_ = cmd.Process.Kill()
-			err = <-exited
-		}
-		if err != nil || t.Failed() {
-			t.Errorf("%s: %v\n%s", binary, err, c.said())
-		}
-	})
+	exited := begin(t, cmd, func() string { return string(c.said()) })
 	for deadline := time.Now().Add(startTimeout); !bytes.Contains(c.said(), []byte("Everything is ready.")); time.Sleep(pollInterval) {
-		select {
-		case ended := <-exited:
-			exited <- ended
-			t.Fatal("it ended by itself")
-		default:
-		}
+		wantRunning(t, exited)
 		if time.Now().After(deadline) {
 			t.Fatal("it is not ready")
 		}

@@ -54,13 +54,31 @@ func startDaemon(t *testing.T, config, address string, args func(dir, config str
 	cmd.Env = append(environment(), "TZ=UTC", "LD_LIBRARY_PATH="+strings.Join(libraries(t), ":"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	exited := begin(t, cmd, out.String)
+	d := &daemon{t: t}
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
+		if d.conn, err = net.Dial("unixgram", filepath.Join(dir, "log")); err == nil {
+			t.Cleanup(func() { d.conn.Close() })
+			return d
+		}
+		wantRunning(t, exited)
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// begin starts a program, which has to end in good order with the test. exited gets how it ended; said is its output.
+func begin(t *testing.T, cmd *exec.Cmd, said func() string) (exited chan error) {
+	t.Helper()
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("%v (install.sh installs what is missing)", err)
 	}
-	exited := make(chan error, 1)
+	exited = make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
+		var err error
 		select {
 		case err = <-exited:
 		case <-time.After(stopTimeout):
@@ -68,24 +86,20 @@ func startDaemon(t *testing.T, config, address string, args func(dir, config str
 			err = <-exited
 		}
 		if err != nil || t.Failed() {
-			t.Errorf("%s: %v\n%s", command[0], err, &out)
+			t.Errorf("%s: %v\n%s", cmd.Path, err, said())
 		}
 	})
-	d := &daemon{t: t}
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
-		if d.conn, err = net.Dial("unixgram", filepath.Join(dir, "log")); err == nil {
-			t.Cleanup(func() { d.conn.Close() })
-			return d
-		}
-		select {
-		case ended := <-exited:
-			exited <- ended
-			t.Fatal("it ended by itself")
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	return exited
+}
+
+// wantRunning fails the test if the program has ended.
+func wantRunning(t *testing.T, exited chan error) {
+	t.Helper()
+	select {
+	case ended := <-exited:
+		exited <- ended
+		t.Fatal("it ended by itself")
+	default:
 	}
 }
 
