@@ -267,9 +267,9 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 }
 
 // openStore opens ClickHouse, which need not be there yet.
-func (p *process) openStore(cfg config.ClickHouse, connections int) (*store.Store, error) {
+func (p *process) openStore(cfg config.ClickHouse) (*store.Store, error) {
 	s, err := store.Open(store.Config{
-		DSN: cfg.ClickHouseDSN, Connections: connections, Cluster: cfg.ClickHouseCluster, Quorum: cfg.InsertQuorum,
+		DSN: cfg.ClickHouseDSN, Connections: wal.MaxShards, Cluster: cfg.ClickHouseCluster, Quorum: cfg.InsertQuorum,
 	}, p.log.With("engine", "clickhouse"))
 	if err != nil {
 		return nil, err

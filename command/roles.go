@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/casteloig/logthra/shared/config"
-	"github.com/casteloig/logthra/shared/wal"
 )
 
 // readyTimeout bounds how long a role looks when it is asked whether it is ready.
@@ -65,7 +64,7 @@ func (c *runCommand) start(p *process) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.openStore(clickhouse, wal.MaxShards)
+	s, err := p.openStore(clickhouse)
 	if err != nil {
 		return err
 	}
@@ -197,7 +196,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		s, err := p.openStore(c.ClickHouse, wal.MaxShards)
+		s, err := p.openStore(c.ClickHouse)
 		if err != nil {
 			return err
 		}
