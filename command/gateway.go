@@ -44,7 +44,7 @@ func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
 		Tenants:          directory,
 		DefaultTenant:    cfg.DefaultTenant,
 		Live:             presence.Live,
-	}, w, gateway.NewMetrics(registry), p.log)
+	}, w, gateway.NewMetrics(registry, cfg.MetricsTenants), p.log)
 
 	web, err := listen("--http-listen", cfg.HTTPListen)
 	if err != nil {

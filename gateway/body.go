@@ -14,7 +14,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/shared/logs"
@@ -33,7 +32,7 @@ const (
 // body is a push as it came, decompressed. It holds bytes of the memory ceiling until it is closed.
 type body struct {
 	data   []byte
-	budget *semaphore.Weighted
+	budget *budget
 	held   int64
 }
 
@@ -44,7 +43,7 @@ var bodies = sync.Pool{New: func() any { return &body{data: make([]byte, 0, firs
 //
 // Errors: *decode.TooLargeError, before more than limit bytes were decompressed; errBusy, where the budget is used
 // up; *decode.Error, where the body is not what its encoding says.
-func readBody(from io.Reader, encoding string, limit int, budget *semaphore.Weighted) (*body, error) {
+func readBody(from io.Reader, encoding string, limit int, budget *budget) (*body, error) {
 	b := bodies.Get().(*body)
 	b.data, b.budget, b.held = b.data[:0], budget, 0
 	if err := b.read(from, strings.ToLower(strings.TrimSpace(encoding)), limit); err != nil {

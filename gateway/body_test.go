@@ -17,7 +17,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -189,7 +188,7 @@ func TestBombs(t *testing.T) {
 func TestLimitBetweenGzipMembers(t *testing.T) {
 	first := encode(t, "gzip", []byte(`{"streams":[]}`))
 	limit := len(first) - 1
-	budget := semaphore.NewWeighted(1 << 30)
+	budget := &budget{most: 1 << 30}
 	_, err := readBody(bytes.NewReader(slices.Concat(first, encode(t, "gzip", []byte(" more")))), "gzip", limit, budget)
 	if _, ok := errors.AsType[*decode.TooLargeError](err); !ok {
 		t.Error(err)
@@ -232,10 +231,10 @@ func TestBodiesAreCounted(t *testing.T) {
 // they filled it.
 func TestSmallBodiesFitUnderTheCeiling(t *testing.T) {
 	const ceiling = 64 << 20
-	budget := semaphore.NewWeighted(ceiling)
+	ample, budget := &budget{most: 1 << 40}, &budget{most: ceiling}
 	var open []*body
 	for range 12 {
-		b, err := readBody(bytes.NewReader(make([]byte, 2<<20+1)), "", 16<<20, semaphore.NewWeighted(1<<40))
+		b, err := readBody(bytes.NewReader(make([]byte, 2<<20+1)), "", 16<<20, ample)
 		must(t, err)
 		open = append(open, b)
 	}
@@ -271,7 +270,7 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Add(byte(3), encode(f, "raw deflate", []byte("hello")))
 	f.Fuzz(func(t *testing.T, encoding byte, data []byte) {
-		budget := semaphore.NewWeighted(ceiling)
+		budget := &budget{most: ceiling}
 		b, err := readBody(bytes.NewReader(data), fuzzEncodings[int(encoding)%len(fuzzEncodings)], limit, budget)
 		var bad *decode.Error
 		var large *decode.TooLargeError

@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 
 	"github.com/casteloig/logthra/gateway/decode"
@@ -39,7 +38,7 @@ type Config struct {
 type Gateway struct {
 	cfg      Config
 	wal      *wal.WAL
-	inflight *semaphore.Weighted // of cfg.MaxInflightBytes
+	inflight budget // of cfg.MaxInflightBytes
 	limiter  *limit.Limiter
 	metrics  *Metrics
 	log      *slog.Logger
@@ -66,11 +65,13 @@ var (
 
 // New returns a gateway in front of a WAL.
 func New(cfg Config, w *wal.WAL, m *Metrics, log *slog.Logger) *Gateway {
-	return &Gateway{
+	g := &Gateway{
 		cfg: cfg, wal: w, metrics: m, log: log, limiter: limit.New(cfg.Live, m.limited, log),
-		inflight: semaphore.NewWeighted(cfg.MaxInflightBytes),
+		inflight: budget{most: cfg.MaxInflightBytes},
 		batches:  sync.Pool{New: func() any { return new(logs.Batch) }},
 	}
+	m.watch(&g.inflight)
+	return g
 }
 
 // Drain makes the gateway say that it is not ready, so that load balancers send no more; what they still
@@ -144,6 +145,7 @@ type verdict struct {
 	status int
 	code   codes.Code
 	retry  time.Duration // to wait; 0 where there is no use in trying again
+	fault  string        // of Logthra's own, as metrics name it; empty where it is the client's
 }
 
 // judge classes why a push was not taken, and logs what is no fault of the client's.
@@ -156,26 +158,32 @@ func (g *Gateway) judge(from origin, err error) verdict {
 	)
 	switch {
 	case errors.As(err, &bad), errors.Is(err, wal.ErrKeyReused):
-		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0}
+		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0, ""}
 	case errors.As(err, &over) && over.Wait == 0:
-		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0}
+		return verdict{http.StatusBadRequest, codes.InvalidArgument, 0, ""}
 	case errors.As(err, &over):
-		return verdict{http.StatusTooManyRequests, codes.ResourceExhausted, over.Wait}
+		return verdict{http.StatusTooManyRequests, codes.ResourceExhausted, over.Wait, ""}
 	case errors.As(err, &large), errors.As(err, &largeRecord):
-		return verdict{http.StatusRequestEntityTooLarge, codes.ResourceExhausted, 0}
+		return verdict{http.StatusRequestEntityTooLarge, codes.ResourceExhausted, 0, ""}
 	case errors.Is(err, tenant.ErrNoCredentials), errors.Is(err, tenant.ErrBadCredentials):
-		return verdict{http.StatusUnauthorized, codes.Unauthenticated, 0}
+		return verdict{http.StatusUnauthorized, codes.Unauthenticated, 0, ""}
 	case errors.Is(err, tenant.ErrForbidden):
-		return verdict{http.StatusForbidden, codes.PermissionDenied, 0}
+		return verdict{http.StatusForbidden, codes.PermissionDenied, 0, ""}
 	case errors.Is(err, wal.ErrFull):
 		g.warn(from, err)
-		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retryLater}
-	case errors.Is(err, wal.ErrUnavailable), errors.Is(err, errBusy), errors.Is(err, tenant.ErrBusy):
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retryLater, faultWALFull}
+	case errors.Is(err, wal.ErrUnavailable):
 		g.warn(from, err)
-		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon}
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon, faultWALUnavailable}
+	case errors.Is(err, errBusy):
+		g.warn(from, err)
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon, faultMemory}
+	case errors.Is(err, tenant.ErrBusy):
+		g.warn(from, err)
+		return verdict{http.StatusServiceUnavailable, codes.Unavailable, retrySoon, faultPasswords}
 	}
 	g.log.Error("a push failed", "tenant", from.tenant, "error", err)
-	return verdict{http.StatusInternalServerError, codes.Internal, 0}
+	return verdict{http.StatusInternalServerError, codes.Internal, 0, faultInternal}
 }
 
 // seconds rounds up to whole seconds.

@@ -202,6 +202,7 @@ func (g *Gateway) takeMessage(
 // that OTLP's clients look for (https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-throttling).
 func (g *Gateway) status(from origin, err error) error {
 	v := g.judge(from, err)
+	g.metrics.failed(v)
 	s := status.New(v.code, err.Error())
 	if v.retry > 0 {
 		if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(v.retry)}); err == nil {

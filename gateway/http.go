@@ -91,7 +91,7 @@ func (g *Gateway) takeBody(request *http.Request, from *origin, x *exchange) err
 	if encoding == "" {
 		encoding = request.Header.Get(echo.HeaderContentEncoding)
 	}
-	body, err := readBody(request.Body, encoding, g.cfg.Limits.MaxPushBytes, g.inflight)
+	body, err := readBody(request.Body, encoding, g.cfg.Limits.MaxPushBytes, &g.inflight)
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,7 @@ type refusal struct {
 // refuse answers a push that was not taken.
 func (g *Gateway) refuse(c echo.Context, from origin, x *exchange, err error) error {
 	v := g.judge(from, err)
+	g.metrics.failed(v)
 	header := c.Response().Header()
 	if v.retry > 0 {
 		header.Set(echo.HeaderRetryAfter, strconv.Itoa(seconds(v.retry)))

@@ -88,7 +88,7 @@ func start(t testing.TB, changes ...func(*setup)) *fixture {
 	must(t, err)
 
 	registry := prometheus.NewRegistry()
-	g := New(s.Config, w, NewMetrics(registry), quiet)
+	g := New(s.Config, w, NewMetrics(registry, 1000), quiet)
 	f := &fixture{gateway: g, wal: w, handler: g.Handler(registry), nats: s.nats, seen: make([]uint64, w.Shards())}
 	web := httptest.NewServer(f.handler)
 	t.Cleanup(web.Close)

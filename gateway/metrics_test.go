@@ -121,6 +121,42 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// What goes wrong is told apart, and each kind has a series before it first happens.
+func TestFailureMetrics(t *testing.T) {
+	const ceiling = 4 << 20
+	f := start(t, func(s *setup) { s.Limits.MaxPushBytes, s.MaxInflightBytes = 8<<20, ceiling })
+	text := f.scrape(t)
+	for _, series := range []string{
+		`logthra_gateway_push_failures_total{reason="wal_full"}`, `logthra_gateway_push_failures_total{reason="wal_unavailable"}`,
+		`logthra_gateway_push_failures_total{reason="memory"}`, `logthra_gateway_push_failures_total{reason="passwords"}`,
+		`logthra_gateway_push_failures_total{reason="internal"}`, `logthra_gateway_pushes_total{code="503",protocol="syslog"}`,
+		`logthra_gateway_pushes_total{code="200",protocol="otlp-json"}`, `logthra_gateway_pushes_total{code="Unavailable",protocol="otlp-grpc"}`,
+		`logthra_gateway_duplicate_pushes_total{protocol="splunk-raw"}`, "logthra_gateway_inflight_bytes",
+	} {
+		if !strings.Contains(text, "\n"+series+" 0\n") {
+			t.Errorf("there is no %s at 0", series)
+		}
+	}
+	if got := f.metric(t, "logthra_gateway_inflight_max_bytes"); got != ceiling {
+		t.Errorf("the ceiling is %g", got)
+	}
+	if !f.gateway.inflight.TryAcquire(ceiling) {
+		t.Fatal("something is under way")
+	}
+	if got := f.metric(t, "logthra_gateway_inflight_bytes"); got != ceiling {
+		t.Errorf("%g bytes are under way", got)
+	}
+	wantRefused(t, f.post(t, "/api/push", bytes.NewReader(asJSON(one("late"))), "tenant-id", "t"), http.StatusServiceUnavailable)
+	if _, err := f.push(t, asRequest(one("late")), "tenant-id", "t"); err == nil {
+		t.Error("taken over the ceiling")
+	}
+	f.gateway.inflight.Release(ceiling)
+	if got := f.metric(t, `logthra_gateway_push_failures_total{reason="memory"}`); got != 2 {
+		t.Errorf("%g pushes failed for want of memory", got)
+	}
+	f.wantIdle(t)
+}
+
 func TestReadyUntilDrained(t *testing.T) {
 	f := start(t)
 	if a := f.do(t, http.MethodGet, "/ready", nil); a.Status != http.StatusOK {

@@ -49,7 +49,9 @@ func (g *Gateway) pushSyslog(ctx context.Context, name, key string, batch *logs.
 	}
 	status := 204
 	if err != nil {
-		status = g.judge(from, err).status
+		v := g.judge(from, err)
+		g.metrics.failed(v)
+		status = v.status
 	}
 	g.metrics.pushes.WithLabelValues(protocolSyslog, strconv.Itoa(status)).Inc()
 	return err

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/telemetry"
 )
 
 // Reasons of refusals, as metrics and logs name them. They are the keys of the limits in the file of tenants.
@@ -59,7 +58,7 @@ func (e *Error) Error() string {
 // Limiter keeps what tenants have used of their limits. It is safe for concurrent use.
 type Limiter struct {
 	live    func() int // gateways that share each limit
-	refused *prometheus.CounterVec
+	refused *telemetry.TenantCounter
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -77,7 +76,7 @@ type state struct {
 
 // New returns a Limiter. live returns how many gateways there are, this one among them: a tenant's rates are shared
 // out among them. refused counts refusals, by tenant and reason.
-func New(live func() int, refused *prometheus.CounterVec, log *slog.Logger) *Limiter {
+func New(live func() int, refused *telemetry.TenantCounter, log *slog.Logger) *Limiter {
 	return &Limiter{live: live, refused: refused, log: log, tenants: map[string]*state{}}
 }
 
@@ -267,7 +266,7 @@ func (p Push) fail(unixNano int64, err *Error) error {
 // refuse counts a refusal, and logs those of the last minute, if there has been no summary for so long. It needs
 // the lock.
 func (p Push) refuse(now time.Time, err *Error) error {
-	p.limiter.refused.WithLabelValues(p.tenant, err.Reason).Inc()
+	p.limiter.refused.Inc(p.tenant, err.Reason, now)
 	s := p.state
 	if s.refused == nil {
 		s.refused = map[string]int{}

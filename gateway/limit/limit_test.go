@@ -15,6 +15,7 @@ import (
 
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/telemetry"
 )
 
 // fixture is a Limiter and what it tells.
@@ -22,14 +23,33 @@ type fixture struct {
 	*Limiter
 
 	gateways int
-	counter  *prometheus.CounterVec
+	counter  *telemetry.TenantCounter
 	logged   bytes.Buffer
 }
 
 func start() *fixture {
-	f := &fixture{gateways: 1, counter: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "limited_total", Help: "Refusals."}, []string{"tenant", "reason"})}
+	f := &fixture{gateways: 1, counter: telemetry.NewTenantCounter(prometheus.CounterOpts{Name: "limited_total", Help: "Refusals."}, "reason", 1000)}
 	f.Limiter = New(func() int { return f.gateways }, f.counter, slog.New(slog.NewTextHandler(&f.logged, nil)))
 	return f
+}
+
+// count is how many refusals are counted.
+func (f *fixture) count(t *testing.T, tenant, reason string) int {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(f.counter)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() { // labels in order: reason, tenant
+			if l := m.GetLabel(); l[0].GetValue() == reason && l[1].GetValue() == tenant {
+				return int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return 0
 }
 
 var begin = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -173,7 +193,7 @@ func TestCheck(t *testing.T) {
 					t.Errorf("entry %d has %d bytes, want those of %d", i, b.Lengths[i], entry)
 				}
 			}
-			if c.reason != "" && testutil.ToFloat64(f.counter.WithLabelValues("acme", c.reason)) != float64(len(gone)) {
+			if c.reason != "" && f.count(t, "acme", c.reason) != len(gone) {
 				t.Error("not counted")
 			}
 		})
@@ -252,6 +272,24 @@ func TestBoundedState(t *testing.T) {
 	}
 	if s := &f.state("acme").streams; s.count() > 2*maxRemembered {
 		t.Errorf("%d streams are remembered", s.count())
+	}
+}
+
+// Whoever may name any tenant can't make the metrics grow without end.
+func TestBoundedSeries(t *testing.T) {
+	f := start()
+	const tenants, own = 100_000, 1000
+	for i := range tenants {
+		err := f.Of(fmt.Sprint("tenant", i), tenant.Limits{MaxLinesPerPush: 1}).Check(batch(`{"a":"1"}`, `{"a":"2"}`), begin.UnixNano(), nil)
+		if refused(t, err).Reason != reasonLines {
+			t.Fatal(err)
+		}
+	}
+	if n := testutil.CollectAndCount(f.counter); n != own+1 {
+		t.Errorf("%d series", n)
+	}
+	if first, others := f.count(t, "tenant0", reasonLines), f.count(t, telemetry.OtherTenants, reasonLines); first != 1 || others != tenants-own {
+		t.Errorf("%d of the first tenant, %d of those without series of their own", first, others)
 	}
 }
 

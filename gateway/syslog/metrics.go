@@ -62,5 +62,15 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}),
 	}
 	registry.MustRegister(m.connections, m.rejected, m.messages, m.truncated, m.unparsed, m.invalid, m.lost, m.retries, m.waiting)
+	// Series from the start, so that a rate sees also the first of each kind.
+	for vec, values := range map[*prometheus.CounterVec][]string{
+		m.rejected: {rejectedMany, rejectedHandshake, rejectedTenant},
+		m.messages: {networkTCP, networkTLS, networkUDP},
+		m.lost:     {lostRefused, lostBuffer, lostShutdown},
+	} {
+		for _, value := range values {
+			vec.WithLabelValues(value)
+		}
+	}
 	return m
 }

@@ -629,7 +629,9 @@ func TestMetricNames(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := NewMetrics(registry)
 	for _, v := range []*prometheus.CounterVec{m.rejected, m.messages, m.lost} {
-		v.WithLabelValues("x")
+		if n := testutil.CollectAndCount(v); n != 3 {
+			t.Errorf("%d series from the start", n)
+		}
 	}
 	families, err := registry.Gather()
 	must(t, err)

@@ -382,8 +382,12 @@ func TestWatch(t *testing.T) {
 	must(t, os.Remove(path))
 	eventually(t, "and one that is gone", func() bool { return logged.count(problem) == 3 })
 	want("the last good state stays", "two")
+	if promtest.ToFloat64(w.good) != 0 {
+		t.Error("it counts as good")
+	}
 	must(t, os.Symlink(write("third", one), path))
 	want("a good one after bad ones", "one")
+	eventually(t, "it counts as good", func() bool { return promtest.ToFloat64(w.good) == 1 })
 	must(t, os.Rename(path, path+".away"))
 	eventually(t, "it is gone again", func() bool { return logged.count(problem) == 4 })
 	must(t, os.Rename(path+".away", path))

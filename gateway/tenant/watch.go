@@ -21,6 +21,7 @@ type Watcher struct {
 	log     *slog.Logger
 	reloads *prometheus.CounterVec
 	loaded  prometheus.Gauge
+	good    prometheus.Gauge
 
 	directory atomic.Pointer[Directory]
 	seen      os.FileInfo       // of the file, when it was looked at last; nil if it was away
@@ -49,14 +50,19 @@ func watch(path string, every time.Duration, log *slog.Logger, registry promethe
 		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "logthra_gateway_tenants_file_last_load_timestamp_seconds", Help: "When the file of tenants was read that is in force.",
 		}),
+		good: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "logthra_gateway_tenants_file_last_reload_successful",
+			Help: "1 where the file of tenants is good as it is now, 0 where it is not: then the tenants of before are in force, and the gateway would not start.",
+		}),
 	}
-	registry.MustRegister(w.reloads, w.loaded)
+	registry.MustRegister(w.reloads, w.loaded, w.good)
 	for _, result := range []string{"ok", "bad"} {
 		w.reloads.WithLabelValues(result)
 	}
 	if err := w.load(); err != nil {
 		return nil, err
 	}
+	w.good.Set(1)
 	var ctx context.Context
 	ctx, w.cancel = context.WithCancel(context.Background())
 	w.done.Go(func() {
@@ -99,7 +105,9 @@ func (w *Watcher) look() {
 	switch {
 	case err == nil:
 		w.wrong = ""
+		w.good.Set(1)
 	case err.Error() != w.wrong:
+		w.good.Set(0)
 		w.wrong = err.Error()
 		w.reloads.WithLabelValues("bad").Inc()
 		w.log.Error("the file of tenants is not good; the tenants of before stay", "error", err)

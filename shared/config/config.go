@@ -116,6 +116,7 @@ type Gateway struct {
 	SyslogListen     []string      `placeholder:"URL" help:"Where the gateway listens for syslog, as in tcp://127.0.0.1:5514?tenant=acme; or tls:// or udp://."`
 	SyslogMaxConns   int           `name:"syslog-max-connections" default:"1024" placeholder:"N" help:"Most connections of each listener for syslog; an idle one takes 33 KiB of memory, one that waits for the WAL 300 KiB."`
 	TenantsFile      string        `placeholder:"FILE" help:"Credentials and limits of the tenants, YAML; without one, whoever reaches the gateway may push."`
+	MetricsTenants   int           `name:"metrics-max-tenants" default:"1000" placeholder:"N" help:"Most tenants that have metrics of their own; all others are counted together, as (other)."`
 	DefaultTenant    string        `placeholder:"NAME" help:"Without a file of tenants, who pushes where a push names no tenant; none: it is refused."`
 	TLSCertFile      string        `name:"tls-cert-file" placeholder:"FILE" help:"Certificate of the gateway's HTTP, gRPC and syslog over TLS, PEM; read again when it changes."`
 	TLSKeyFile       string        `name:"tls-key-file" placeholder:"FILE" help:"Its key, PEM."`
@@ -136,6 +137,8 @@ func (g *Gateway) Validate() error {
 		return errors.New("--push-timeout: more than 0 is needed")
 	case g.SyslogMaxConns < 1:
 		return errors.New("--syslog-max-connections: at least 1 is needed")
+	case g.MetricsTenants < 0:
+		return errors.New("--metrics-max-tenants: 0 or more is needed")
 	case (g.TLSCertFile == "") != (g.TLSKeyFile == ""):
 		return errors.New("--tls-cert-file and --tls-key-file: one needs the other")
 	case g.TLSClientCAFile != "" && g.TLSCertFile == "":

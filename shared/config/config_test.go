@@ -65,6 +65,7 @@ func TestValidate(t *testing.T) {
 		{"larger push", func(_ *WAL, g *Gateway, _ *Ingester) { g.MaxPushBytes, g.MaxInflightBytes = 1<<30+1, math.MaxInt64 }, "--max-push-bytes"},
 		{"no line", func(_ *WAL, g *Gateway, _ *Ingester) { g.MaxLineBytes = 0 }, "--max-line-bytes"},
 		{"too little memory", func(_ *WAL, g *Gateway, _ *Ingester) { g.MaxInflightBytes = 128<<20 - 1 }, "--max-inflight-bytes: a push of --max-push-bytes needs 128MiB"},
+		{"fewer tenants than none", func(_ *WAL, g *Gateway, _ *Ingester) { g.MetricsTenants = -1 }, "--metrics-max-tenants"},
 		{"no time", func(_ *WAL, g *Gateway, _ *Ingester) { g.PushTimeout = 0 }, "--push-timeout"},
 		{"no connections", func(_ *WAL, g *Gateway, _ *Ingester) { g.SyslogMaxConns = 0 }, "--syslog-max-connections"},
 		{"no interval", func(_ *WAL, _ *Gateway, i *Ingester) { i.FlushInterval = 0 }, "--flush-interval"},
