@@ -37,7 +37,7 @@ type Ingester struct {
 	cfg     Config
 	wal     *wal.WAL
 	store   *store.Store
-	budget  *semaphore.Weighted // of cfg.BufferBytes
+	budget  budget // of cfg.BufferBytes
 	metrics *Metrics
 	log     *slog.Logger
 	started time.Time
@@ -52,12 +52,14 @@ type Ingester struct {
 
 // New returns an ingester that is not running yet.
 func New(cfg Config, w *wal.WAL, s *store.Store, m *Metrics, log *slog.Logger) *Ingester {
-	m.registry.MustRegister(backlog{w})
-	return &Ingester{
+	in := &Ingester{
 		cfg: cfg, wal: w, store: s, metrics: m, log: log, started: time.Now(),
-		budget: semaphore.NewWeighted(cfg.BufferBytes),
+		budget: budget{semaphore.NewWeighted(cfg.BufferBytes), m.buffered},
 		shards: map[int]*shard{}, unclear: map[int]bool{}, drained: make(chan struct{}),
 	}
+	m.configured(cfg)
+	m.registry.MustRegister(&collector{in: in})
+	return in
 }
 
 // Run owns and lands shards until ctx ends, or Drain is called. Then it flushes what it has gathered,
@@ -145,6 +147,7 @@ func (in *Ingester) balance(ctx context.Context, members *wal.Membership) {
 			in.log.Warn("claiming a shard failed; it is tried again", "shard", n, "error", err)
 			return
 		}
+		in.metrics.tookOver(in.cfg.ID, lease.Former())
 		in.start(ctx, n, lease)
 		staying = append(staying, n)
 	}

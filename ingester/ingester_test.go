@@ -360,6 +360,9 @@ func TestMemoryIsBounded(t *testing.T) {
 		held += int64(s.rows())
 	}
 	in.mu.Unlock()
+	if buffered := testutil.ToFloat64(in.metrics.buffered); buffered <= 0 || buffered > ceiling || buffered < float64(held*1000) {
+		t.Errorf("the metric says that %g bytes are held", buffered)
+	}
 	if held*1000 > ceiling {
 		t.Errorf("%d lines of 1,000 bytes are held under a ceiling of %d bytes", held, ceiling)
 	}
@@ -371,6 +374,10 @@ func TestMemoryIsBounded(t *testing.T) {
 	f.landed()
 	if !in.budget.TryAcquire(ceiling) {
 		f.eventually("the budget is given back", func() bool { return in.budget.TryAcquire(ceiling) })
+	}
+	in.budget.Release(ceiling)
+	if buffered := testutil.ToFloat64(in.metrics.buffered); buffered != 0 {
+		t.Errorf("the metric says that %g bytes are held at the end", buffered)
 	}
 }
 

@@ -2,24 +2,30 @@ package ingester
 
 import (
 	"context"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/casteloig/logthra/shared/store"
-	"github.com/casteloig/logthra/shared/wal"
 )
 
-// scrapeTimeout bounds how long a scrape waits for the state of the WAL.
-const scrapeTimeout = 2 * time.Second
+// Why a shard could be claimed, as metrics name it.
+const (
+	takeoverReleased = "released" // nobody owned it: it is new, or was handed back
+	takeoverGone     = "gone"     // its owner is not live any more
+	takeoverOwn      = "own"      // it was this ingester's: the answer to a claim was lost
+)
 
 // Metrics are those of an ingester.
 type Metrics struct {
 	registry prometheus.Registerer
 
 	owned        prometheus.Gauge
+	takeovers    *prometheus.CounterVec
+	fenced       prometheus.Counter
+	buffered     prometheus.Gauge
 	flushSeconds prometheus.Histogram
 	flushRows    prometheus.Histogram
 	rows         prometheus.Counter
@@ -36,6 +42,18 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		registry: registry,
 		owned: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "logthra_ingester_shards_owned", Help: "Shards of the WAL that this ingester owns.",
+		}),
+		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "logthra_ingester_takeovers_total",
+			Help: "Shards that this ingester became the owner of, by reason: released (new, or handed back), " +
+				"gone (its owner was killed, frozen or cut off), own (the answer to a claim was lost).",
+		}, []string{"reason"}),
+		fenced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "logthra_ingester_fenced_total",
+			Help: "Shards that others took over from this ingester while it ran: it was frozen or cut off for longer than --owner-timeout. Nothing is lost by that.",
+		}),
+		buffered: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "logthra_ingester_buffer_bytes", Help: "Memory that the batches of this ingester take now. At logthra_ingester_buffer_max_bytes batches are inserted early.",
 		}),
 		flushSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "logthra_ingester_flush_duration_seconds", Help: "Time from the first attempt of an insert until ClickHouse confirmed it.",
@@ -59,11 +77,73 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "logthra_ingester_dead_letters_total", Help: "Records that could not be decoded or inserted and were put aside.",
 		}),
 	}
-	registry.MustRegister(m.owned, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.failures, m.deadLetters)
+	registry.MustRegister(m.owned, m.takeovers, m.fenced, m.buffered, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.failures, m.deadLetters)
 	for _, class := range []store.Class{store.Transient, store.BadBatch, store.Operator} {
 		m.failures.WithLabelValues(class.String()) // a series from the start, to be alerted on
 	}
+	for _, reason := range []string{takeoverReleased, takeoverGone, takeoverOwn} {
+		m.takeovers.WithLabelValues(reason)
+	}
 	return m
+}
+
+// configured tells what of the configuration the alerts go by.
+func (m *Metrics) configured(cfg Config) {
+	for _, c := range []struct {
+		name, help string
+		value      float64
+	}{
+		{"logthra_ingester_flush_interval_seconds", "Longest time until a batch is inserted, --flush-interval.", cfg.FlushInterval.Seconds()},
+		{"logthra_ingester_owner_timeout_seconds", "Within so long the shards of an ingester that is gone are taken over, --owner-timeout.", cfg.OwnerTimeout.Seconds()},
+		{"logthra_ingester_buffer_max_bytes", "Most memory that the batches of this ingester may take, --buffer-bytes.", float64(cfg.BufferBytes)},
+	} {
+		gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: c.name, Help: c.help})
+		gauge.Set(c.value)
+		m.registry.MustRegister(gauge)
+	}
+}
+
+// tookOver counts a shard that an ingester got from another; former is empty where it had no owner.
+func (m *Metrics) tookOver(by, former string) {
+	reason := takeoverGone
+	switch former {
+	case "":
+		reason = takeoverReleased
+	case by:
+		reason = takeoverOwn
+	}
+	m.takeovers.WithLabelValues(reason).Inc()
+}
+
+// budget is the memory that all batches together may take, and do.
+type budget struct {
+	*semaphore.Weighted
+
+	used prometheus.Gauge
+}
+
+// Acquire is semaphore.Weighted's.
+func (b budget) Acquire(ctx context.Context, n int64) error {
+	err := b.Weighted.Acquire(ctx, n)
+	if err == nil {
+		b.used.Add(float64(n))
+	}
+	return err
+}
+
+// TryAcquire is semaphore.Weighted's.
+func (b budget) TryAcquire(n int64) bool {
+	ok := b.Weighted.TryAcquire(n)
+	if ok {
+		b.used.Add(float64(n))
+	}
+	return ok
+}
+
+// Release is semaphore.Weighted's.
+func (b budget) Release(n int64) {
+	b.used.Sub(float64(n))
+	b.Weighted.Release(n)
 }
 
 func (m *Metrics) flushed(rows, bytes int, took time.Duration) {
@@ -72,45 +152,4 @@ func (m *Metrics) flushed(rows, bytes int, took time.Duration) {
 	m.bytes.Add(float64(bytes))
 	m.flushRows.Observe(float64(rows))
 	m.flushSeconds.Observe(took.Seconds())
-}
-
-// backlog collects the state of all shards. Every ingester reports all of them, so that they are seen also
-// while one has no owner; aggregate with max.
-type backlog struct{ wal *wal.WAL }
-
-var (
-	backlogRecords = prometheus.NewDesc("logthra_wal_backlog_records", "Records of the WAL that have not landed in ClickHouse.", []string{"shard"}, nil)
-	backlogBytes   = prometheus.NewDesc("logthra_wal_backlog_bytes", "Estimated bytes of the records that have not landed.", []string{"shard"}, nil)
-	backlogAge     = prometheus.NewDesc("logthra_wal_oldest_unflushed_seconds", "Age of the oldest record that has not landed, 0 if there is none.", []string{"shard"}, nil)
-	walBytes       = prometheus.NewDesc("logthra_wal_bytes", "Bytes of the WAL, records that are kept for replay included.", []string{"shard"}, nil)
-	walMaxBytes    = prometheus.NewDesc("logthra_wal_max_bytes", "Bytes that the WAL may hold.", []string{"shard"}, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (b backlog) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{backlogRecords, backlogBytes, backlogAge, walBytes, walMaxBytes} {
-		out <- d
-	}
-}
-
-// Collect implements prometheus.Collector. A shard whose state can't be read is left out.
-func (b backlog) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
-	defer cancel()
-	for n := range b.wal.Shards() {
-		s, err := b.wal.State(ctx, n)
-		if err != nil {
-			return
-		}
-		shard := strconv.Itoa(n)
-		for desc, value := range map[*prometheus.Desc]float64{
-			backlogRecords: float64(s.BacklogRecords),
-			backlogBytes:   float64(s.BacklogBytes),
-			backlogAge:     s.OldestUnflushed.Seconds(),
-			walBytes:       float64(s.Bytes),
-			walMaxBytes:    float64(s.MaxBytes),
-		} {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, shard)
-		}
-	}
 }

@@ -55,9 +55,9 @@ func (s *Service) Status(ctx context.Context, _ *logthrav1.StatusRequest) (*logt
 func (s *shard) describe(to *logthrav1.ShardStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	to.State, to.GatheredRows = s.doing, uint64(s.gathered)
+	to.State, to.GatheredRows = s.current(), uint64(s.gathered)
 	if s.failure != nil {
-		to.State, to.Error = "retrying", s.failure.Error()
+		to.Error = s.failure.Error()
 	}
 	if f := s.lastFlush; !f.at.IsZero() {
 		to.LastFlush = &logthrav1.FlushStatus{

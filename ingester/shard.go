@@ -29,6 +29,14 @@ const remindAfter = time.Minute
 // trimEvery is how often an idle shard is trimmed.
 const trimEvery = time.Minute
 
+// What an owner does with a shard, as a status and metrics name it.
+const (
+	stateRecovering = "recovering"
+	stateGathering  = "gathering"
+	stateInserting  = "inserting"
+	stateRetrying   = "retrying" // a step that failed
+)
+
 // What a shard works with: of its lease, the WAL and ClickHouse what it uses of them. All of its effects go
 // through these, so that a test can make each fail, before or after it was done.
 type (
@@ -157,7 +165,7 @@ func (s *shard) run(ctx context.Context) {
 // look finds out where the WAL of a former owner ends. Of those records ClickHouse may hold rows that the position does
 // not tell of, as where that was lost, or an owner died while it looked for a bad record.
 func (s *shard) look(ctx context.Context) state {
-	s.set("recovering")
+	s.set(stateRecovering)
 	if s.persist(ctx, "look at the WAL", func() (err error) {
 		s.settled, err = s.journal.Last(ctx, s.number)
 		return err
@@ -210,7 +218,7 @@ func (s *shard) recover(ctx context.Context) state {
 
 // gather fills the batch until it is full, or due, or a flush is asked for.
 func (s *shard) gather(ctx context.Context) state {
-	s.set("gathering")
+	s.set(stateGathering)
 	wake := time.NewTimer(s.in.cfg.OwnerTimeout)
 	defer wake.Stop()
 	if s.pending != nil { // there was no room for it in the last batch
@@ -407,7 +415,7 @@ func (s *shard) intend(ctx context.Context) state {
 
 // insert inserts the batch, as often as it takes. The token makes many attempts one insert.
 func (s *shard) insert(ctx context.Context) state {
-	s.set("inserting")
+	s.set(stateInserting)
 	began := time.Now()
 	token := s.lease.Token(s.span)
 	err := s.persist(ctx, "insert", func() error {
@@ -546,6 +554,7 @@ func (s *shard) acknowledge(ctx context.Context) state {
 // release hands the shard back, with whatever is left undone. It is the last state.
 func (s *shard) release(ctx context.Context) state {
 	if errors.Is(s.error(), wal.ErrFenced) {
+		s.in.metrics.fenced.Inc()
 		s.log.Warn("another ingester has taken this shard over; what was gathered is dropped here and landed there")
 		return nil
 	}
@@ -555,7 +564,11 @@ func (s *shard) release(ctx context.Context) state {
 	ctx = context.WithoutCancel(ctx)
 	for attempt := 0; ; attempt++ {
 		err := s.handBack(ctx)
-		if err == nil || errors.Is(err, wal.ErrFenced) {
+		if errors.Is(err, wal.ErrFenced) {
+			s.in.metrics.fenced.Inc()
+			return nil
+		}
+		if err == nil {
 			return nil
 		}
 		s.failed("hand the shard back", err)
@@ -682,6 +695,14 @@ func (s *shard) set(doing string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doing, s.failure = doing, nil
+}
+
+// current is what the shard is doing. It needs mu.
+func (s *shard) current() string {
+	if s.failure != nil {
+		return stateRetrying
+	}
+	return s.doing
 }
 
 // failed keeps why something is being tried again, and logs it: at once, and then now and again.

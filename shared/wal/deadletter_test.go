@@ -198,6 +198,15 @@ func TestRemoveAndDropDeadLetter(t *testing.T) {
 	if info.State.Msgs != 3 {
 		t.Errorf("the stream has %d messages", info.State.Msgs)
 	}
+	state, err := w.DeadLetterState(t.Context())
+	if err != nil || state.Messages != 3 || state.Last != info.State.LastSeq || state.Bytes == 0 || state.MaxBytes != deadLetterMaxBytes {
+		t.Errorf("the state is %+v, %v", state, err)
+	}
+	for last, want := range map[uint64]uint64{state.Last: 1, letters[3].letter: 0} {
+		if n, err := w.CountTombstones(t.Context(), last); n != want || err != nil {
+			t.Errorf("%d tombstones up to %d, %v", n, last, err)
+		}
+	}
 	if err := w.RemoveDeadLetter(t.Context(), tomb); err != nil {
 		t.Error(err)
 	}

@@ -42,6 +42,7 @@ type Position struct {
 // that very insert before anything else; ClickHouse drops it if it had landed.
 type Lease struct {
 	shard    int
+	former   string
 	position document[Position]
 }
 
@@ -69,7 +70,8 @@ func (w *WAL) Claim(ctx context.Context, shard int, owner string, live func(owne
 	if err := l.position.load(ctx); err != nil {
 		return nil, err
 	}
-	if p := l.Position(); p.Owner != "" && p.Owner != owner && live(p.Owner) {
+	l.former = l.Position().Owner
+	if l.former != "" && l.former != owner && live(l.former) {
 		return nil, ErrOwned
 	}
 	err := l.position.change(ctx, func(p *Position) { p.Owner, p.Claim = owner, l.position.mine })
@@ -84,6 +86,9 @@ func (w *WAL) Claim(ctx context.Context, shard int, owner string, live func(owne
 
 // Position is the shard's position, as this lease has left it.
 func (l *Lease) Position() Position { return l.position.get() }
+
+// Former is who owned the shard when it was claimed; empty where nobody did.
+func (l *Lease) Former() string { return l.former }
 
 // Token is what an insert of the range carries, so that ClickHouse drops a second one. It is the same for
 // all owners.
