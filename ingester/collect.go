@@ -107,17 +107,16 @@ func (c *collector) collectWAL(ctx context.Context, out chan<- prometheus.Metric
 	group.SetLimit(scrapeAtOnce)
 	for n := range c.in.wal.Shards() {
 		group.Go(func() error {
-			s, err := c.in.wal.State(ctx, n)
-			if err != nil {
+			if s, err := c.in.wal.State(ctx, n); err == nil {
+				shard := strconv.Itoa(n)
+				gauge(out, backlogRecords, float64(s.BacklogRecords), shard)
+				gauge(out, backlogBytes, float64(s.BacklogBytes), shard)
+				gauge(out, backlogAge, s.OldestUnflushed.Seconds(), shard)
+				gauge(out, walBytes, float64(s.Bytes), shard)
+				gauge(out, walMaxBytes, float64(s.MaxBytes), shard)
+			} else {
 				unreadable.Add(1)
-				return nil
 			}
-			shard := strconv.Itoa(n)
-			gauge(out, backlogRecords, float64(s.BacklogRecords), shard)
-			gauge(out, backlogBytes, float64(s.BacklogBytes), shard)
-			gauge(out, backlogAge, s.OldestUnflushed.Seconds(), shard)
-			gauge(out, walBytes, float64(s.Bytes), shard)
-			gauge(out, walMaxBytes, float64(s.MaxBytes), shard)
 			return nil
 		})
 	}
