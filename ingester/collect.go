@@ -50,9 +50,12 @@ type collector struct {
 	in *Ingester
 
 	mu         sync.Mutex
-	counted    wal.DeadLetterState // when the tombstones were counted last,
-	countedAt  time.Time
+	counted    wal.DeadLetterState // when the tombstones were counted last
 	tombstones uint64
+	counting   wal.DeadLetterState // when the count that is under way began,
+	next       uint64              // where it goes on, 0 if none is,
+	found      uint64              // and what it has found
+	countedAt  time.Time
 }
 
 // Describe implements prometheus.Collector.
@@ -125,7 +128,7 @@ func (c *collector) collectWAL(ctx context.Context, out chan<- prometheus.Metric
 }
 
 // collectDeadLetters tells how many dead letters there are. The stream says how many messages it holds, tombstones of
-// dropped letters among them; these are counted now and then, where something has changed.
+// dropped letters among them; these are counted now and then, where something has changed, in steps if there are many.
 func (c *collector) collectDeadLetters(ctx context.Context, out chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,13 +136,17 @@ func (c *collector) collectDeadLetters(ctx context.Context, out chan<- prometheu
 	if err != nil {
 		return
 	}
-	changed := state.Messages != c.counted.Messages || state.Last != c.counted.Last
-	if changed && time.Since(c.countedAt) >= tombstonesEvery {
+	if c.next == 0 && (state.Messages != c.counted.Messages || state.Last != c.counted.Last) {
+		c.counting, c.next, c.found = state, 1, 0
+	}
+	if c.next > 0 && time.Since(c.countedAt) >= tombstonesEvery {
 		ctx, cancel := context.WithTimeout(ctx, tombstonesMost)
 		defer cancel()
 		c.countedAt = time.Now()
-		if n, err := c.in.wal.CountTombstones(ctx, state.Last); err == nil {
-			c.tombstones, c.counted = n, state
+		var n uint64
+		n, c.next, err = c.in.wal.CountTombstones(ctx, c.next, c.counting.Last)
+		if c.found += n; err == nil {
+			c.tombstones, c.counted, c.next = c.found, c.counting, 0
 		}
 	}
 	gauge(out, letters, float64(state.Messages-min(c.tombstones, state.Messages)))

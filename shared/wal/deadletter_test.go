@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -202,10 +203,15 @@ func TestRemoveAndDropDeadLetter(t *testing.T) {
 	if err != nil || state.Messages != 3 || state.Last != info.State.LastSeq || state.Bytes == 0 || state.MaxBytes != deadLetterMaxBytes {
 		t.Errorf("the state is %+v, %v", state, err)
 	}
-	for last, want := range map[uint64]uint64{state.Last: 1, letters[3].letter: 0} {
-		if n, err := w.CountTombstones(t.Context(), last); n != want || err != nil {
-			t.Errorf("%d tombstones up to %d, %v", n, last, err)
+	for _, c := range []struct{ first, last, want uint64 }{{1, state.Last, 1}, {state.Last, state.Last, 1}, {1, letters[3].letter, 0}} {
+		if n, next, err := w.CountTombstones(t.Context(), c.first, c.last); n != c.want || next != c.last+1 || err != nil {
+			t.Errorf("%d tombstones from %d to %d, next %d, %v", n, c.first, c.last, next, err)
 		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, next, err := w.CountTombstones(ended, 2, state.Last); n != 0 || next != 2 || err == nil {
+		t.Errorf("%d tombstones in no time, next %d, %v", n, next, err)
 	}
 	if err := w.RemoveDeadLetter(t.Context(), tomb); err != nil {
 		t.Error(err)

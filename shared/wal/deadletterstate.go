@@ -27,10 +27,11 @@ func (w *WAL) DeadLetterState(ctx context.Context) (DeadLetterState, error) {
 	}, nil
 }
 
-// CountTombstones counts the tombstones up to a sequence of the stream of dead letters. It reads the headers of all
-// letters: ask for it when the state has changed only.
-func (w *WAL) CountTombstones(ctx context.Context, last uint64) (tombstones uint64, err error) {
-	s := scan{wal: w, stream: w.letters, headersOnly: true, next: 1, last: last}
+// CountTombstones counts the tombstones among the sequences first..last of the stream of dead letters. It reads the headers
+// of all letters: ask for it when the state has changed only. After an error, as that ctx has ended, tombstones are those
+// before next, from where the count can go on; else next is last+1.
+func (w *WAL) CountTombstones(ctx context.Context, first, last uint64) (tombstones, next uint64, err error) {
+	s := scan{wal: w, stream: w.letters, headersOnly: true, next: first, last: last}
 	err = s.run(ctx, func(m *jetstream.RawStreamMsg) bool {
 		if m.Header.Get(headerDropped) != "" {
 			tombstones++
@@ -38,7 +39,7 @@ func (w *WAL) CountTombstones(ctx context.Context, last uint64) (tombstones uint
 		return true
 	})
 	if err != nil {
-		return 0, fmt.Errorf("reading %s: %w", DeadLetterStream, explain(err))
+		return tombstones, s.next, fmt.Errorf("reading %s: %w", DeadLetterStream, explain(err))
 	}
-	return tombstones, nil
+	return tombstones, last + 1, nil
 }
