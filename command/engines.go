@@ -25,7 +25,7 @@ const toolConnections = 2
 // engines are the engines that a tool looks into.
 type engines struct {
 	config.Data   `embed:""`
-	NATSURL       string `name:"nats-url" placeholder:"URL" help:"The NATS that holds the WAL; without one, that of the Logthra that runs on the data directory."`
+	config.NATS   `embed:""`
 	ClickHouseDSN string `name:"clickhouse-dsn" placeholder:"DSN" help:"The ClickHouse that holds the rows, clickhouse://user:pass@host:9000/logs; without one, the embedded one of the Logthra that runs on the data directory."`
 	Cluster       string `name:"clickhouse-cluster" placeholder:"NAME" help:"The cluster of that ClickHouse, where the roles have one."`
 	InsertQuorum  string `name:"clickhouse-insert-quorum" default:"auto" placeholder:"N" help:"As of the roles."`
@@ -82,7 +82,7 @@ func (e *engines) openWAL(env *environment) (w *wal.WAL, done func(), err error)
 	}
 	ctx, cancel := context.WithTimeout(env.ctx, attachTimeout)
 	defer cancel()
-	if w, err = wal.Attach(ctx, conn, env.log.With("engine", "nats")); err != nil {
+	if w, err = wal.Attach(ctx, conn, e.APIPrefix(), env.log.With("engine", "nats")); err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
@@ -99,8 +99,12 @@ func (e *engines) connect(env *environment) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	options, err := e.Options()
+	if err != nil {
+		return nil, err
+	}
 	log := env.log.With("engine", "nats")
-	conn, err := nats.Connect(urls,
+	conn, err := nats.Connect(urls, append(options,
 		nats.Name("logthra tool"),
 		nats.MaxReconnects(-1), // what a tool does then is bounded by the time that each request may take
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -109,7 +113,7 @@ func (e *engines) connect(env *environment) (*nats.Conn, error) {
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("NATS reports an error", "error", err) }),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("NATS at %s: %w (--nats-url)", hosts, err)
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
 
 	"github.com/casteloig/logthra/gateway"
 	"github.com/casteloig/logthra/gateway/decode"
@@ -22,7 +24,7 @@ import (
 )
 
 // startGateway starts a gateway on the WAL.
-func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
+func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, w *wal.WAL) error {
 	registry := telemetry.Registry(p.env.version)
 	directory, err := p.tenants(cfg, registry)
 	if err != nil {
@@ -58,9 +60,10 @@ func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
 	if reloader != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(reloader.ServerConfig())))
 	}
+	healthy := health.NewServer()
 	stops := []func(context.Context){
 		p.serveHTTP("http", web, g.Handler(registry), reloader),
-		p.serveGRPC("grpc", rpc, func(server *grpc.Server) { g.RegisterPush(server) }, options...),
+		p.serveGRPC("grpc", rpc, healthy, func(server *grpc.Server) { g.RegisterPush(server) }, options...),
 	}
 	syslogMetrics := syslog.NewMetrics(registry)
 	for _, text := range cfg.SyslogListen {
@@ -72,7 +75,14 @@ func (p *process) startGateway(cfg config.Gateway, w *wal.WAL) error {
 		stops = append(stops, stop)
 	}
 	p.onStop(together(stops...))
-	p.onStop(func(context.Context) { g.Drain() })
+	p.onStop(func(ctx context.Context) {
+		g.Drain()
+		healthy.Shutdown()
+		select {
+		case <-time.After(drainDelay):
+		case <-ctx.Done():
+		}
+	})
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 
 	"github.com/casteloig/logthra/ingester"
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
@@ -42,6 +43,7 @@ type process struct {
 	failed   chan error // a server that ended by itself
 	stops    []func(context.Context)
 	natsName string
+	natsAPI  string // wal.Config.APIPrefix
 	connect  func(...nats.Option) (*nats.Conn, error)
 
 	mu    sync.Mutex
@@ -184,14 +186,20 @@ func (p *process) startNATS(dataDir string, cfg config.NATSServer, maxStore int6
 }
 
 // useNATS makes the process use an existing NATS.
-func (p *process) useNATS(urls string) error {
-	hosts, err := natsHosts(urls)
+func (p *process) useNATS(cfg config.NATS) error {
+	hosts, err := natsHosts(cfg.NATSURL)
+	if err != nil {
+		return err
+	}
+	with, err := cfg.Options()
 	if err != nil {
 		return err
 	}
 	p.address("nats", hosts)
-	p.natsName = hosts
-	p.connect = func(options ...nats.Option) (*nats.Conn, error) { return nats.Connect(urls, options...) }
+	p.natsName, p.natsAPI = hosts, cfg.APIPrefix()
+	p.connect = func(options ...nats.Option) (*nats.Conn, error) {
+		return nats.Connect(cfg.NATSURL, append(with, options...)...)
+	}
 	return nil
 }
 
@@ -233,8 +241,8 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 			nats.MaxReconnects(-1),
 			nats.IgnoreAuthErrorAbort(), // a password that is being changed is no reason to give up for good
 			nats.ReconnectWait(250*time.Millisecond),
-			nats.ReconnectBufSize(-1), // a push fails at once while NATS is away, rather than wait in memory
-			nats.PingInterval(5*time.Second), nats.MaxPingsOutstanding(2),
+			nats.ReconnectBufSize(-1),                                     // a push fails at once while NATS is away, rather than wait in memory
+			nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), // a server that is frozen is left after 6 s at most
 			nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 				if err != nil {
 					log.Warn("disconnected; connecting again", "error", err)
@@ -248,6 +256,7 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 		}
 		w, err = wal.Open(ctx, conn, wal.Config{
 			Shards: cfg.Shards, Replicas: cfg.Replicas, MaxBytes: int64(cfg.WALMaxBytes), DedupWindow: cfg.DedupWindow,
+			Placement: cfg.Placement(), APIPrefix: p.natsAPI,
 		}, log)
 		if err != nil {
 			conn.Close()
@@ -323,7 +332,7 @@ func (p *process) startIngester(
 		DrainTimeout: part,
 	}, w, s, ingester.NewMetrics(registry), p.log)
 	p.onStop(together( // after the shards have been handed back: who drains can be asked how far it is
-		p.serveGRPC("ingester", rpc, func(server *grpc.Server) {
+		p.serveGRPC("ingester", rpc, health.NewServer(), func(server *grpc.Server) {
 			logthrav1.RegisterIngesterServiceServer(server, &ingester.Service{Ingester: in, Version: p.env.version, Addresses: p.addresses})
 		}),
 		p.serveHTTP("ingester-http", web, ingesterHandler(in, registry), nil),

@@ -27,7 +27,7 @@ type runCommand struct {
 	config.WAL              `embed:"" group:"WAL:"`
 	config.Gateway          `embed:"" group:"Gateway:"`
 	config.Ingester         `embed:"" group:"Ingester:"`
-	config.Drain            `embed:""`
+	config.GatewayDrain     `embed:""`
 }
 
 // Run runs everything.
@@ -53,7 +53,7 @@ func (c *runCommand) start(p *process) error {
 		return err
 	}
 	if c.NATSURL != "" {
-		err = p.useNATS(c.NATSURL)
+		err = p.useNATS(c.NATS)
 	} else {
 		err = p.startNATS(c.DataDir, c.NATSServer, int64(c.WALMaxBytes)+storeSlack)
 	}
@@ -77,7 +77,7 @@ func (c *runCommand) start(p *process) error {
 	if w, err = p.openWAL("gateway", c.WAL); err != nil {
 		return err
 	}
-	if err := p.startGateway(c.Gateway, w); err != nil {
+	if err := p.startGateway(c.Gateway, c.DrainDelay, w); err != nil {
 		return err
 	}
 	if err := p.writeAddresses(c.DataDir); err != nil {
@@ -145,10 +145,10 @@ func local(address string) string {
 }
 
 type gatewayCommand struct {
-	config.NATS    `embed:"" group:"Engines:"`
-	config.WAL     `embed:"" group:"WAL:"`
-	config.Gateway `embed:"" group:"Gateway:"`
-	config.Drain   `embed:""`
+	config.NATS         `embed:"" group:"Engines:"`
+	config.WAL          `embed:"" group:"WAL:"`
+	config.Gateway      `embed:"" group:"Gateway:"`
+	config.GatewayDrain `embed:""`
 }
 
 // Run runs a gateway.
@@ -157,14 +157,14 @@ func (c *gatewayCommand) Run(env *environment) error {
 		return errors.New("a gateway needs --nats-url (logthra nats runs one; logthra alone runs everything)")
 	}
 	return env.run(c.DrainTimeout, func(p *process) error {
-		if err := p.useNATS(c.NATSURL); err != nil {
+		if err := p.useNATS(c.NATS); err != nil {
 			return err
 		}
 		w, err := p.openWAL("gateway", c.WAL)
 		if err != nil {
 			return err
 		}
-		if err := p.startGateway(c.Gateway, w); err != nil {
+		if err := p.startGateway(c.Gateway, c.DrainDelay, w); err != nil {
 			return err
 		}
 		p.ready()
@@ -189,7 +189,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err := p.useClickHouse(c.ClickHouseDSN); err != nil {
 			return err
 		}
-		if err := p.useNATS(c.NATSURL); err != nil {
+		if err := p.useNATS(c.NATS); err != nil {
 			return err
 		}
 		w, err := p.openWAL("ingester", c.WAL)

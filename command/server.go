@@ -84,16 +84,17 @@ func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serveGRPC serves what register adds, health and reflection until what it returns is called. name is the
+// serveGRPC serves what register adds, which healthy then says of, and reflection until what it returns is called. name is the
 // address's in status.
-func (p *process) serveGRPC(name string, listener net.Listener, register func(*grpc.Server), options ...grpc.ServerOption) (stop func(context.Context)) {
+func (p *process) serveGRPC(
+	name string, listener net.Listener, healthy *health.Server, register func(*grpc.Server), options ...grpc.ServerOption,
+) (stop func(context.Context)) {
 	p.address(name, listener.Addr().String())
 	server := grpc.NewServer(append(options,
 		grpc.ConnectionTimeout(headerTimeout), grpc.MaxHeaderListSize(maxHeader), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: headerTimeout}),
 	)...)
 	register(server)
-	healthy := health.NewServer()
 	for service := range server.GetServiceInfo() {
 		healthy.SetServingStatus(service, grpc_health_v1.HealthCheckResponse_SERVING)
 	}

@@ -31,6 +31,14 @@ func (g *Gateway) Handler(metrics prometheus.Gatherer) http.Handler {
 			return errors.New("internal error")
 		},
 	}))
+	e.Use(func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if g.draining.Load() {
+				c.Response().Header().Set(echo.HeaderConnection, "close") // the client's next request goes to another gateway
+			}
+			return next(c)
+		}
+	})
 	g.routeLoki(e)
 	g.routeOTLP(e)
 	g.routeElastic(e)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/casteloig/logthra/shared/wal"
 )
@@ -50,11 +51,6 @@ type NATSServer struct {
 	NATSListen string `name:"nats-listen" default:"127.0.0.1:4222" placeholder:"ADDR" help:"Where an embedded NATS listens."`
 }
 
-// NATS is where the WAL is.
-type NATS struct {
-	NATSURL string `name:"nats-url" placeholder:"URL" help:"An existing NATS with JetStream; without one, NATS is embedded."`
-}
-
 // ClickHouseServer is how an embedded ClickHouse runs.
 type ClickHouseServer struct {
 	ClickHouseListen     string `name:"clickhouse-listen" default:"127.0.0.1:9000" placeholder:"ADDR" help:"Where an embedded ClickHouse listens, native protocol."`
@@ -84,9 +80,12 @@ func (c *ClickHouse) Validate() error {
 // WAL is how the WAL is made. Gateways and ingesters are to agree on it.
 type WAL struct {
 	Shards      int           `default:"4" placeholder:"N" help:"Shards of the WAL; can be raised later, never lowered."`
-	Replicas    int           `default:"1" placeholder:"N" help:"Copies of each shard in a NATS cluster, 1 to 5."`
+	Replicas    int           `default:"1" placeholder:"N" help:"Copies of each shard in a NATS cluster, 1 to 5; can be raised later, never lowered."`
 	WALMaxBytes Bytes         `name:"wal-max-bytes" default:"10GiB" placeholder:"SIZE" help:"Most bytes of all shards; a full WAL refuses pushes with 503."`
 	DedupWindow time.Duration `default:"2m" placeholder:"DURATION" help:"How long a repeated push is recognized."`
+
+	PlacementCluster string   `placeholder:"NAME" help:"NATS cluster that the WAL is kept in, where there are several."`
+	PlacementTags    []string `placeholder:"TAG" help:"Tags of the NATS servers that the WAL is kept on, with commas between: all of them are wanted."`
 }
 
 // Validate is called by the command line's parser.
@@ -103,6 +102,14 @@ func (w *WAL) Validate() error {
 		return fmt.Errorf("--wal-max-bytes: at least 1MiB a shard is needed, %s", Bytes(minShardBytes*w.Shards))
 	}
 	return nil
+}
+
+// Placement is the NATS servers that the WAL is kept on; nil: any.
+func (w *WAL) Placement() *jetstream.Placement {
+	if w.PlacementCluster == "" && len(w.PlacementTags) == 0 {
+		return nil
+	}
+	return &jetstream.Placement{Cluster: w.PlacementCluster, Tags: w.PlacementTags}
 }
 
 // Gateway is what a gateway takes, and where.
@@ -211,4 +218,19 @@ func (i *Ingester) Validate() error {
 // Drain is how a role ends.
 type Drain struct {
 	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"Most time from SIGTERM or ^C until the process ends."`
+}
+
+// GatewayDrain is how a process that has a gateway ends.
+type GatewayDrain struct {
+	Drain `embed:""`
+
+	DrainDelay time.Duration `default:"0s" placeholder:"DURATION" help:"Of that time, how long a gateway that says it is not ready goes on to take pushes, for load balancers to notice."`
+}
+
+// Validate is called by the command line's parser.
+func (d *GatewayDrain) Validate() error {
+	if d.DrainDelay < 0 || d.DrainDelay > d.DrainTimeout/2 {
+		return fmt.Errorf("--drain-delay: 0 to half of --drain-timeout are possible, %s", d.DrainTimeout/2)
+	}
+	return nil
 }

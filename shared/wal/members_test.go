@@ -104,7 +104,7 @@ func runMember(url string) int {
 		return 1
 	}
 	defer nc.Close()
-	w, err := Attach(context.Background(), nc, slog.New(slog.DiscardHandler))
+	w, err := Attach(context.Background(), nc, "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Println(err)
 		return 1

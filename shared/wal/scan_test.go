@@ -445,7 +445,7 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	attach := func() (*WAL, error) { return Attach(t.Context(), nc, slog.New(slog.DiscardHandler)) }
+	attach := func() (*WAL, error) { return Attach(t.Context(), nc, "", slog.New(slog.DiscardHandler)) }
 	isNone := func(name string) {
 		t.Helper()
 		if _, err := attach(); err == nil || !strings.Contains(err.Error(), "no WAL of Logthra is at the NATS") {

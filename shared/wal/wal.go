@@ -7,6 +7,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,9 +43,23 @@ const deadLetterMaxBytes = 1 << 30
 // Config is what the WAL is made with.
 type Config struct {
 	Shards      int           // streams to create; more that exist already are kept
-	Replicas    int           // copies of each stream, 1 to 5
+	Replicas    int           // copies of each stream, 1 to 5; more that there are already are kept
 	MaxBytes    int64         // of all shards together; a full shard refuses records
 	DedupWindow time.Duration // how long a repeated record id is recognized
+
+	Placement *jetstream.Placement // servers that the streams are kept on; nil: where they are, or any
+	APIPrefix string               // of JetStream's subjects; empty: the usual one
+}
+
+// over is the number of copies and the place of a stream that may be there already: what an operator has set is not
+// undone because a process that was started without a flag does not know of it.
+func (c *Config) over(now *jetstream.StreamInfo) (replicas int, placement *jetstream.Placement) {
+	replicas, placement = c.Replicas, c.Placement
+	if now != nil {
+		replicas = max(replicas, now.Config.Replicas)
+		placement = cmp.Or(placement, now.Config.Placement)
+	}
+	return replicas, placement
 }
 
 // WAL is a connection to the write-ahead log. It is safe for concurrent use.
@@ -64,21 +79,34 @@ type WAL struct {
 // The number of shards is never lowered: where more exist than cfg.Shards, all of them are used. The caller
 // keeps ownership of nc.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WAL, error) {
-	w, existing, err := look(ctx, nc, log)
+	w, existing, err := look(ctx, nc, cfg.APIPrefix, log)
 	if err != nil {
 		return nil, err
 	}
+	now, err := w.existing(ctx, "KV_"+Bucket)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
+	}
+	replicas, placement := cfg.over(now)
 	if w.kv, err = w.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket:      Bucket,
 		Description: "Owners and positions of the shards of Logthra's WAL",
 		Storage:     jetstream.FileStorage,
-		Replicas:    cfg.Replicas,
+		Replicas:    replicas,
+		Placement:   placement,
 	}); err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", Bucket, explain(err))
+	}
+	if replicas > cfg.Replicas {
+		log.Warn("the WAL has more replicas than --replicas asks for; they are kept", "replicas", replicas, "asked", cfg.Replicas)
 	}
 	if err := w.openShards(ctx, cfg, existing); err != nil {
 		return nil, err
 	}
+	if now, err = w.existing(ctx, DeadLetterStream); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", DeadLetterStream, explain(err))
+	}
+	replicas, placement = cfg.over(now)
 	if w.letters, err = w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        DeadLetterStream,
 		Description: "Records of Logthra's WAL that could not be inserted, with the reason",
@@ -86,7 +114,8 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config, log *slog.Logger) (*WA
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardNew,
 		MaxBytes:    deadLetterMaxBytes,
-		Replicas:    cfg.Replicas,
+		Replicas:    replicas,
+		Placement:   placement,
 		AllowRollup: true, // DropDeadLetter
 		AllowMsgTTL: true,
 	}); err != nil {
@@ -116,13 +145,13 @@ func (w *WAL) openShards(ctx context.Context, cfg Config, existing int) error {
 		return fmt.Errorf("%d shards are more than the most, %d (--shards)", most, MaxShards)
 	}
 	like := jetstream.StreamConfig{
-		Storage:     jetstream.FileStorage,
-		Discard:     jetstream.DiscardNew,
-		MaxBytes:    cfg.MaxBytes / int64(max(shards, cfg.Shards)),
-		Replicas:    cfg.Replicas,
-		Duplicates:  cfg.DedupWindow,
-		DenyDelete:  true,
-		AllowDirect: true,
+		Storage:    jetstream.FileStorage,
+		Discard:    jetstream.DiscardNew,
+		MaxBytes:   cfg.MaxBytes / int64(max(shards, cfg.Shards)),
+		Replicas:   cfg.Replicas,
+		Placement:  cfg.Placement,
+		Duplicates: cfg.DedupWindow,
+		DenyDelete: true, // AllowDirect is off: a follower that lags behind would say that a record is not there
 	}
 	open := &state{layout: is, until: time.Now().Add(w.dedup + settle)}
 	for n := range shards {
@@ -156,10 +185,10 @@ func (w *WAL) openShards(ctx context.Context, cfg Config, existing int) error {
 	return w.adopt(ctx, d.get())
 }
 
-// Attach opens the WAL that exists, as it is, for a tool: it creates and changes nothing. The caller keeps ownership of
-// nc.
-func Attach(ctx context.Context, nc *nats.Conn, log *slog.Logger) (*WAL, error) {
-	w, shards, err := look(ctx, nc, log)
+// Attach opens the WAL that exists, as it is, for a tool: it creates and changes nothing. apiPrefix is that of Config. The
+// caller keeps ownership of nc.
+func Attach(ctx context.Context, nc *nats.Conn, apiPrefix string, log *slog.Logger) (*WAL, error) {
+	w, shards, err := look(ctx, nc, apiPrefix, log)
 	if err != nil {
 		return nil, err
 	}
@@ -189,8 +218,8 @@ func Attach(ctx context.Context, nc *nats.Conn, log *slog.Logger) (*WAL, error) 
 }
 
 // look returns a WAL that nothing has been opened of, and how many shards exist.
-func look(ctx context.Context, nc *nats.Conn, log *slog.Logger) (w *WAL, shards int, err error) {
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(DefaultTimeout))
+func look(ctx context.Context, nc *nats.Conn, apiPrefix string, log *slog.Logger) (w *WAL, shards int, err error) {
+	js, err := jetstream.NewWithAPIPrefix(nc, cmp.Or(apiPrefix, jetstream.DefaultAPIPrefix), jetstream.WithDefaultTimeout(DefaultTimeout))
 	if err != nil {
 		return nil, 0, fmt.Errorf("JetStream: %w", err)
 	}
@@ -234,6 +263,8 @@ func (w *WAL) openShard(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 		if err == nil {
 			now := stream.CachedInfo()
 			cfg.FirstSeq = now.Config.FirstSeq
+			cfg.Replicas = max(cfg.Replicas, now.Config.Replicas)
+			cfg.Placement = cmp.Or(cfg.Placement, now.Config.Placement)
 			if held := int64(now.State.Bytes); cfg.MaxBytes < now.Config.MaxBytes { // what is there must not stop what comes
 				cfg.MaxBytes = min(now.Config.MaxBytes, max(cfg.MaxBytes, held+held/4))
 			}
@@ -248,6 +279,18 @@ func (w *WAL) openShard(ctx context.Context, cfg jetstream.StreamConfig) (jetstr
 			return stream, err
 		}
 	}
+}
+
+// existing looks at a stream; nil: there is none.
+func (w *WAL) existing(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
+	stream, err := w.js.Stream(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return stream.CachedInfo(), nil
 }
 
 // countShards returns one more than the highest shard whose stream exists.
@@ -270,6 +313,10 @@ const (
 	errCodeStoreFailed     jetstream.ErrorCode = 10077 // most of all because the stream is full
 	errCodeNoPeers         jetstream.ErrorCode = 10005
 	errCodeNoReplicas      jetstream.ErrorCode = 10074
+
+	errCodeMoveAndScale        jetstream.ErrorCode = 10123
+	errCodeDuplicateInProcess  jetstream.ErrorCode = 10158 // a publish with the same id has not been answered yet
+	errCodeClusterNotAvailable jetstream.ErrorCode = 10008
 )
 
 // explain adds what to do to errors of JetStream that don't say so.
@@ -278,8 +325,10 @@ func explain(err error) error {
 		switch api.ErrorCode {
 		case errCodeStorageExceeded:
 			return fmt.Errorf("%w (raise max_file_store of that NATS, --max-store of logthra nats, or lower --wal-max-bytes)", err)
+		case errCodeMoveAndScale:
+			return fmt.Errorf("%w (change --replicas, and --placement-cluster and --placement-tags, one after the other)", err)
 		case errCodeNoPeers, errCodeNoReplicas:
-			return fmt.Errorf("%w (has that NATS as many servers as --replicas asks for, with room for --wal-max-bytes?)", err)
+			return fmt.Errorf("%w (has that NATS as many servers as --replicas asks for, where --placement-cluster and --placement-tags want them, with room for --wal-max-bytes?)", err)
 		}
 	}
 	switch {

@@ -17,7 +17,7 @@ import (
 const clusterTimeout = time.Minute
 
 // NATSCluster returns servers of a NATS cluster of t's own, which sync always, as all that the project ships,
-// and the URL of them all. They stop when t ends, or when they are shut down before.
+// and the URL of them all. They are named n0, n1 and so on, and have the tags server:0, server:1. They stop when t ends, or when they are shut down before.
 func NATSCluster(t testing.TB, servers int) ([]*server.Server, string) {
 	t.Helper()
 	routes := make([]*url.URL, servers)
@@ -29,7 +29,7 @@ func NATSCluster(t testing.TB, servers int) ([]*server.Server, string) {
 	for i := range servers {
 		host, port := split(t, routes[i].Host)
 		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprintf("n%d", i), Host: host, Port: server.RANDOM_PORT,
+			ServerName: fmt.Sprintf("n%d", i), Host: host, Port: server.RANDOM_PORT, Tags: []string{fmt.Sprintf("server:%d", i)},
 			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, MaxPayload: embedded.MaxPayload,
 			Cluster: server.ClusterOpts{Name: "logthra", Host: host, Port: port}, Routes: routes,
 			NoSigs: true, NoLog: true,
