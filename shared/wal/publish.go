@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/nats-io/nats.go"
@@ -62,7 +63,8 @@ const maxPooled = 4 << 20
 
 var pool = sync.Pool{New: func() any { return new(buffers) }}
 
-// Publish makes one record of the batch and returns once JetStream has it on disk. A record that is
+// Publish makes one record of the batch and returns once JetStream has it on disk. While JetStream does not confirm it, as
+// when the leader of a shard is lost, it is published again until ctx ends: it is taken once. A record that is
 // published again is recognized, within the duplicate window, by the key, or, without one, by its content
 // if the timestamps of the batch are fine enough to tell a retry from a second push. Tenants have ids of
 // their own, so that none can make the record of another look like a duplicate.
@@ -117,8 +119,43 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(buf.packed)}, nil
 }
 
-// publish publishes a message to a shard, unless the other one has it, and returns which of them it was.
-func (w *WAL) publish(ctx context.Context, msg *nats.Msg, tenant, id string, shard, other int) (*jetstream.PubAck, int, error) {
+// How a record is published again: after a confirmation has not come for firstPatience, then for twice as long each time, and
+// after a pause where JetStream can't take it at the moment.
+const (
+	firstPatience = 2 * time.Second
+	publishPause  = 100 * time.Millisecond
+)
+
+// publish publishes a message until it is confirmed or ctx ends, and returns which of the two shards has it.
+func (w *WAL) publish(ctx context.Context, msg *nats.Msg, tenant, id string, shard, other int) (ack *jetstream.PubAck, in int, err error) {
+	for patience := firstPatience; ; {
+		attempt, cancel := context.WithTimeout(ctx, patience)
+		ack, in, err = w.publishOnce(attempt, msg, tenant, id, shard, other)
+		if attempt.Err() != nil {
+			patience *= 2
+		}
+		cancel()
+		if err == nil || ctx.Err() != nil || !mayPass(err) {
+			return ack, in, err
+		}
+		select {
+		case <-time.After(publishPause):
+		case <-ctx.Done():
+			return ack, in, err
+		}
+	}
+}
+
+// mayPass tells whether an error of a publish is gone once a leader is elected, a server is reached again, or JetStream is done with
+// the attempt before.
+func mayPass(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return !errors.Is(err, nats.ErrMaxPayload) && (!ok ||
+		api.ErrorCode == errCodeDuplicateInProcess || api.ErrorCode == errCodeClusterNotAvailable)
+}
+
+// publishOnce publishes a message to a shard, unless the other one has it, and returns which of them it was.
+func (w *WAL) publishOnce(ctx context.Context, msg *nats.Msg, tenant, id string, shard, other int) (*jetstream.PubAck, int, error) {
 	if other >= 0 {
 		ack, held, err := w.isHeld(ctx, tenant, id, other)
 		if held || err != nil {
