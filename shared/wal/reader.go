@@ -54,7 +54,7 @@ func (r *Record) Body() []byte { return r.data }
 // is an *UndecodableError.
 func (r *Record) Decode(b *logs.Batch, scratch []byte) ([]byte, error) {
 	if v := r.header.Get(headerVersion); v != version1 {
-		return scratch, &UndecodableError{fmt.Errorf("version %q is not one that this program reads (%s)", v, version1)}
+		return scratch, &UndecodableError{fmt.Errorf("version %q is not one that this program reads (%s): was it written by a newer one? Upgrade, and retry the dead letter", v, version1)}
 	}
 	if e := r.header.Get(headerEncoding); e != encodingS2 {
 		return scratch, &UndecodableError{fmt.Errorf("encoding %q is not one that this program reads (%s)", e, encodingS2)}
