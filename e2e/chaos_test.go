@@ -61,7 +61,7 @@ func TestChaos(t *testing.T) {
 	}
 	h := newHarness(t, seedOf(t, fmt.Sprintf("go test ./e2e -run '^TestChaos$' -count=1 -timeout %s -v -chaos.duration %s -chaos.rate %g",
 		span+30*time.Minute, span, *rate)))
-	h.start()
+	h.start(nil)
 	if err := h.chaos(plan(h.seed, span, everything), span, settleTimeout); err != nil {
 		h.Fatal(err)
 	}
@@ -151,11 +151,11 @@ func newHarness(t *testing.T, seed uint64, buildArgs ...string) *harness {
 	return h
 }
 
-// start starts everything. It has ended when the test has.
-func (h *harness) start() {
+// start starts everything, with one NATS if there are no others. It has ended when the test has.
+func (h *harness) start(servers *natsServers) {
 	h.Helper()
 	var err error
-	if h.cluster, err = newCluster(h.binary, h.dir, h.note); err != nil {
+	if h.cluster, err = newCluster(h.binary, h.dir, servers, h.note); err != nil {
 		h.Fatal(err)
 	}
 	h.Cleanup(h.cluster.stop)
@@ -165,7 +165,11 @@ func (h *harness) start() {
 		h.Fatal(err)
 	}
 	reconnected := make(chan struct{}, 1)
-	nc, err := nats.Connect("nats://"+h.cluster.links[harnessLink].addr(),
+	url := h.cluster.natsPastLinks()
+	if l := h.cluster.links[harnessLink]; l != nil {
+		url = "nats://" + l.addr()
+	}
+	nc, err := nats.Connect(url,
 		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectBufSize(-1),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // it is what this is about
 		nats.ReconnectHandler(func(*nats.Conn) {
@@ -216,11 +220,23 @@ func (h *harness) sample(ctx context.Context) {
 // and all has landed. Its error says what has not landed within the limit.
 func (h *harness) chaos(events []event, span, limit time.Duration) error {
 	h.Helper()
+	return h.push(h.cluster.throughLinks, limit, func() {
+		began := time.Now()
+		h.breaker.run(h.Context(), events)
+		time.Sleep(span - time.Since(began))
+		h.note("all faults are undone")
+	})
+}
+
+// push pushes to the gateways' addresses while something goes on, and returns when every push has its outcome, and all has
+// landed. Its error says what has not landed within the limit.
+func (h *harness) push(at func(gateway int, protocol string) string, limit time.Duration, during func()) error {
+	h.Helper()
 	first := uint32(0)
 	for _, r := range h.records {
 		first = max(first, r.number)
 	}
-	g, err := startGenerator(h.cluster, h.seed, *rate, first)
+	g, err := startGenerator(h.cluster, at, h.seed, *rate, first)
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -229,10 +245,7 @@ func (h *harness) chaos(events []event, span, limit time.Duration) error {
 	progress, stop := context.WithCancel(context.Background())
 	defer stop()
 	go h.progress(progress)
-	began := time.Now()
-	h.breaker.run(h.Context(), events)
-	time.Sleep(span - time.Since(began))
-	h.note("all faults are undone")
+	during()
 	ctx, cancel := context.WithTimeout(h.Context(), startTimeout)
 	defer cancel()
 	if err := h.cluster.awaitReady(ctx); err != nil {
@@ -336,7 +349,7 @@ func (h *harness) summarize(span time.Duration) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d, %s of faults, %s in all\n", h.seed, span, time.Since(h.began).Round(time.Second))
 	kills, fenced, ended := 0, 0, 0
-	for _, name := range allProcesses() {
+	for name := range h.cluster.processes {
 		counts := h.cluster.processes[name].counts()
 		ended += counts.ended
 		kills += counts.kills
@@ -364,6 +377,9 @@ func (h *harness) summarize(span time.Duration) {
 	fmt.Fprintf(&b, "pushes: %d accepted, %d refused, %d unknown; %d retried, %d repeated on purpose, %d answered as duplicates\n",
 		outcomes[accepted], outcomes[refused], outcomes[unknown], retried, h.generator.repeated.Load(), h.generator.duplicates.Load())
 	fmt.Fprintf(&b, "lines: %d accepted, %.0f a second\n", h.accepted, float64(h.accepted)/span.Seconds())
+	whole, broken := h.latencies()
+	fmt.Fprintf(&b, "from the first attempt of a push until it was accepted, NATS in order: %s\n", times(whole))
+	fmt.Fprintf(&b, "from the first attempt of a push until it was accepted, something done to NATS: %s\n", times(broken))
 
 	h.takeovers.mu.Lock()
 	alone, all := slices.Sorted(slices.Values(h.takeovers.alone)), slices.Sorted(slices.Values(slices.Concat(h.takeovers.alone, h.takeovers.amid)))
@@ -387,6 +403,22 @@ func (h *harness) summarize(span time.Duration) {
 	if woke >= enoughWakes && fenced == 0 {
 		h.Errorf("%d ingesters woke up after their shards had been taken over, and none said that it was fenced", woke)
 	}
+}
+
+// latencies are how long the accepted pushes took, in order, while nothing was done to NATS and otherwise.
+func (h *harness) latencies() (whole, broken []time.Duration) {
+	for _, r := range h.records {
+		switch {
+		case r.outcome != accepted:
+		case h.calm.undisturbed(r.began, r.ended, natsName):
+			whole = append(whole, r.ended.Sub(r.began))
+		default:
+			broken = append(broken, r.ended.Sub(r.began))
+		}
+	}
+	slices.Sort(whole)
+	slices.Sort(broken)
+	return whole, broken
 }
 
 // times describes durations that are in order.

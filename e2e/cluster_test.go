@@ -23,9 +23,9 @@ const (
 
 	flushInterval = 1500 * time.Millisecond
 	ownerTimeout  = 3 * time.Second
-	pushTimeout   = 3 * time.Second
 	dedupWindow   = 5 * time.Minute
 	drainTimeout  = 10 * time.Second
+	drainDelay    = time.Second
 	maxLine       = 16 << 10 // bytes
 	walMaxBytes   = 12 << 30
 )
@@ -51,24 +51,33 @@ const harnessLink = "harness>" + natsName
 // cluster is all the processes and links.
 type cluster struct {
 	binary, dir string
+	pushTimeout time.Duration // of the gateways
 	processes   map[string]*process
 	links       map[string]*link
+	servers     *natsServers // nil: one NATS, which every client has a link to
 }
 
-// newCluster prepares a cluster that keeps everything in dir. noticed is told what happens unasked.
-func newCluster(binary, dir string, noticed func(format string, args ...any)) (c *cluster, err error) {
-	c = &cluster{binary: binary, dir: dir, processes: map[string]*process{}, links: map[string]*link{}}
+// newCluster prepares a cluster that keeps everything in dir, and one NATS of its own if there are no others. noticed is told
+// what happens unasked.
+func newCluster(binary, dir string, servers *natsServers, noticed func(format string, args ...any)) (c *cluster, err error) {
+	c = &cluster{binary: binary, dir: dir, pushTimeout: 3 * time.Second, processes: map[string]*process{}, links: map[string]*link{}, servers: servers}
 	defer func() {
 		if err != nil {
 			c.stop()
 		}
 	}()
-	names := []string{harnessLink}
+	var names []string
 	for n := range gateways {
 		names = append(names, toNATS(gatewayName(n)), toGateway(n, "http"), toGateway(n, "grpc"))
 	}
 	for n := range ingesters {
 		names = append(names, toNATS(ingesterName(n)), toClickHouse(ingesterName(n)))
+	}
+	if servers == nil {
+		names = append(names, harnessLink)
+	} else {
+		c.pushTimeout = servers.pushTimeout
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, toNATS("")) })
 	}
 	for _, name := range names {
 		if c.links[name], err = newLink(name); err != nil {
@@ -78,20 +87,25 @@ func newCluster(binary, dir string, noticed func(format string, args ...any)) (c
 
 	const anyPort = "127.0.0.1:0"
 	wal := []string{"--shards", strconv.Itoa(shards), "--wal-max-bytes", strconv.Itoa(walMaxBytes), "--dedup-window", dedupWindow.String()}
-	err = errors.Join(
-		c.add(natsName, "nats", "--data-dir", filepath.Join(dir, natsName), "--nats-listen", anyPort, "--max-store", "15GiB"),
+	if servers == nil {
+		err = c.add(natsName, "nats", "--data-dir", filepath.Join(dir, natsName), "--nats-listen", anyPort, "--max-store", "15GiB")
+	} else {
+		wal = append(wal, "--replicas", strconv.Itoa(natsCount))
+		err = servers.add(c)
+	}
+	err = errors.Join(err,
 		c.add(clickhouseName, "clickhouse", "--data-dir", filepath.Join(dir, clickhouseName),
 			"--clickhouse-listen", anyPort, "--clickhouse-http-listen", anyPort),
 	)
 	for n := range gateways {
 		name := gatewayName(n)
-		err = errors.Join(err, c.add(name, slices.Concat([]string{"gateway"}, wal, []string{"--nats-url", "nats://" + c.links[toNATS(name)].addr(),
-			"--http-listen", anyPort, "--grpc-listen", anyPort, "--push-timeout", pushTimeout.String(),
-			"--max-line-bytes", strconv.Itoa(maxLine), "--max-inflight-bytes", "128MiB", "--drain-timeout", drainTimeout.String()})...))
+		err = errors.Join(err, c.add(name, slices.Concat([]string{"gateway"}, wal, []string{"--nats-url", c.natsFor(name),
+			"--http-listen", anyPort, "--grpc-listen", anyPort, "--push-timeout", c.pushTimeout.String(),
+			"--max-line-bytes", strconv.Itoa(maxLine), "--max-inflight-bytes", "128MiB", "--drain-timeout", drainTimeout.String(), "--drain-delay", drainDelay.String()})...))
 	}
 	for n := range ingesters {
 		name := ingesterName(n)
-		err = errors.Join(err, c.add(name, slices.Concat([]string{"ingester"}, wal, []string{"--nats-url", "nats://" + c.links[toNATS(name)].addr(),
+		err = errors.Join(err, c.add(name, slices.Concat([]string{"ingester"}, wal, []string{"--nats-url", c.natsFor(name),
 			"--clickhouse-dsn", "clickhouse://" + c.links[toClickHouse(name)].addr() + "/logs",
 			"--ingester-listen", anyPort, "--ingester-http-listen", anyPort,
 			"--flush-interval", flushInterval.String(), "--flush-bytes", "16MiB", "--buffer-bytes", "64MiB",
@@ -108,8 +122,29 @@ func newCluster(binary, dir string, noticed func(format string, args ...any)) (c
 }
 
 func (c *cluster) add(name string, args ...string) (err error) {
-	c.processes[name], err = newProcess(c.binary, c.dir, name, args...)
+	c.processes[name], err = newProcess(c.binary, c.dir, name, append(args, "--log-format", "json")...)
 	return err
+}
+
+// throughLinks is where a gateway is reached by way of its link.
+func (c *cluster) throughLinks(gateway int, protocol string) string {
+	return c.links[toGateway(gateway, protocol)].addr()
+}
+
+// natsFor is the URL under which a client reaches NATS.
+func (c *cluster) natsFor(client string) string {
+	if c.servers != nil {
+		return c.servers.url()
+	}
+	return "nats://" + c.links[toNATS(client)].addr()
+}
+
+// natsPastLinks is the URL of NATS itself.
+func (c *cluster) natsPastLinks() string {
+	if c.servers != nil {
+		return c.servers.url()
+	}
+	return "nats://" + c.processes[natsName].address(natsName)
 }
 
 // connect makes the links that lead to a process lead to its present addresses.

@@ -68,6 +68,14 @@ func (b *breaker) apply(ctx context.Context, e event) error {
 	switch e.Fault {
 	case kill, tinyMemory, terminate:
 		return b.each(e, b.replace)
+	case killLeader:
+		return b.leader(ctx, e, b.replace)
+	case freezeLeader:
+		return b.leader(ctx, e, b.freeze)
+	case stepDown:
+		return b.stepDown(ctx, e)
+	case restartAll:
+		return b.restartAll(ctx, e)
 	case killServer:
 		over := b.calm.disturb(e.Targets[0])
 		defer over()
@@ -114,7 +122,7 @@ func (b *breaker) each(e event, do func(e event, name string) error) error {
 // replace ends a process and starts it again.
 func (b *breaker) replace(e event, name string) error {
 	p := b.cluster.processes[name]
-	defer b.calm.disturb(name)()
+	defer b.disturb(name)()
 	p.replacing.Lock()
 	err := b.replaceAlone(e, p)
 	p.replacing.Unlock()
@@ -128,7 +136,7 @@ func (b *breaker) replace(e event, name string) error {
 }
 
 func (b *breaker) replaceAlone(e event, p *process) error {
-	if e.Fault == terminate {
+	if e.Fault == terminate || e.Fault == restartAll {
 		if code := p.terminate(stopWithin); code != 0 {
 			b.mu.Lock()
 			b.badStops++
@@ -153,7 +161,7 @@ func (b *breaker) replaceAlone(e event, p *process) error {
 
 // freeze freezes a process for a while.
 func (b *breaker) freeze(e event, name string) error {
-	defer b.calm.disturb(name)()
+	defer b.disturb(name)()
 	b.sleep(b.cluster.processes[name], e.Hold)
 	return nil
 }

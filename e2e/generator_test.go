@@ -26,12 +26,15 @@ const (
 	// workers push side by side. Enough of them that the rate holds while a gateway is frozen and half of the pushes
 	// wait for their time to be over.
 	workers = 32
-	// attemptTimeout is when a client gives up an attempt: it has been a little more patient than the gateway.
-	attemptTimeout = pushTimeout + time.Second
+	// patience is how much longer than the gateway a client waits before it gives an attempt up.
+	patience = time.Second
 	// giveUpAfter is when a push is not tried again. After that nobody knows whether it was taken.
 	giveUpAfter = 2 * time.Minute
 	// repeatWithin is how old an accepted push may be that is sent once more on purpose.
 	repeatWithin = time.Minute
+
+	// gatewayTriesAgain is after how long a gateway publishes a push again that was not confirmed, which may make a duplicate of it.
+	gatewayTriesAgain = 2 * time.Second
 
 	firstPause, longestPause = 100 * time.Millisecond, time.Second
 )
@@ -70,7 +73,8 @@ type record struct {
 // generator pushes numbered lines and keeps the outcome of every push.
 type generator struct {
 	seed    uint64
-	rate    float64 // lines a second, at most
+	rate    float64       // lines a second, at most
+	timeout time.Duration // of an attempt
 	http    [gateways]string
 	conns   [gateways]*grpc.ClientConn
 	natives [gateways]logthrav1.PushServiceClient
@@ -90,18 +94,18 @@ type generator struct {
 	breaches []string // answers that no gateway may give
 }
 
-// startGenerator begins to push through the links to the gateways. Numbers begin after first.
-func startGenerator(c *cluster, seed uint64, rate float64, first uint32) (*generator, error) {
-	g := &generator{seed: seed, rate: rate, due: time.Now()}
+// startGenerator begins to push to the gateways, each at an address a protocol. Numbers begin after first.
+func startGenerator(c *cluster, at func(gateway int, protocol string) string, seed uint64, rate float64, first uint32) (*generator, error) {
+	g := &generator{seed: seed, rate: rate, timeout: c.pushTimeout + patience, due: time.Now()}
 	g.next.Store(first)
 	g.stopped, g.stop = context.WithCancel(context.Background())
 	for n := range gateways {
-		g.http[n] = "http://" + c.links[toGateway(n, "http")].addr()
-		conn, err := grpc.NewClient(c.links[toGateway(n, "grpc")].addr(),
+		g.http[n] = "http://" + at(n, "http")
+		conn, err := grpc.NewClient(at(n, "grpc"),
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 1.5, MaxDelay: longestPause},
-				MinConnectTimeout: attemptTimeout,
+				MinConnectTimeout: g.timeout,
 			}))
 		if err != nil {
 			return nil, err
@@ -200,12 +204,13 @@ func (g *generator) push(client *http.Client, r *request) record {
 	for {
 		gateway := (int(r.number) + rec.attempts) % gateways
 		rec.attempts++
+		began := time.Now()
 		result, duplicate, answer := g.attempt(client, gateway, r)
 		rec.ended = time.Now()
 		switch {
 		case result == accepted && r.flaw != none:
 			g.breach("push %d was accepted by %s, although it has a flaw (%d)", r.number, gatewayName(gateway), r.flaw)
-		case result == accepted && duplicate && rec.attempts == 1:
+		case result == accepted && duplicate && rec.attempts == 1 && rec.ended.Sub(began) < gatewayTriesAgain:
 			g.breach("push %d is a duplicate to %s at the first attempt", r.number, gatewayName(gateway))
 		case result == refused && r.flaw == none:
 			g.breach("push %d was refused by %s, although nothing is wrong with it: %s", r.number, gatewayName(gateway), answer)
@@ -253,7 +258,7 @@ func (g *generator) repeat(client *http.Client, r *request) {
 
 // attempt sends a push once.
 func (g *generator) attempt(client *http.Client, gateway int, r *request) (result outcome, duplicate bool, answer string) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), g.timeout)
 	defer cancel()
 	if r.protocol == native {
 		headers := []string{"tenant-id", r.tenant}

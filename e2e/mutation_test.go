@@ -48,7 +48,7 @@ func checkMutations(t *testing.T) {
 	seed := seedOf(t, "go test ./e2e -run '^TestChaos$' -count=1 -timeout 1h -v -chaos.mutations")
 	t.Run("control", func(t *testing.T) {
 		h := newHarness(t, seed)
-		h.start()
+		h.start(nil)
 		for round := range uint64(controlRounds) {
 			violations, err := h.round(round, settleTimeout)
 			if err != nil {
@@ -60,7 +60,7 @@ func checkMutations(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			h := newHarness(t, seed, "-overlay", m.overlay(t))
-			h.start()
+			h.start(nil)
 			for round := range uint64(mutantRounds) {
 				violations, err := h.round(round, mutantSettles)
 				if err != nil { // what is missing may land yet, what is doubled stays so

@@ -31,6 +31,7 @@ type process struct {
 	binary  string
 	args    []string
 	log     *os.File
+	isReady func(line []byte) (at map[string]string, ok bool)
 	ready   func(at map[string]string) // told what each instance says once it is ready
 	noticed func(format string, args ...any)
 
@@ -64,7 +65,25 @@ func newProcess(binary, dir, name string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &process{name: name, binary: binary, args: append(args, "--log-format", "json"), log: log}, nil
+	return &process{name: name, binary: binary, args: args, log: log, isReady: isRoleReady}, nil
+}
+
+// isRoleReady reads the line with which a role of this program says that it is ready, and under which addresses.
+func isRoleReady(line []byte) (at map[string]string, ok bool) {
+	if !bytes.Contains(line, []byte(`"msg":"ready"`)) {
+		return nil, false
+	}
+	var attrs map[string]any
+	if json.Unmarshal(line, &attrs) != nil {
+		return nil, false
+	}
+	at = map[string]string{}
+	for name, value := range attrs {
+		if text, ok := value.(string); ok {
+			at[name] = text
+		}
+	}
+	return at, true
 }
 
 // start starts an instance, with more arguments than usual if some are given. The one before must have ended.
@@ -128,20 +147,15 @@ func (p *process) says(in *instance, line []byte) {
 	if crashedLine.Match(line) {
 		p.crashes = append(p.crashes, string(bytes.TrimSpace(line)))
 	}
-	if in.at != nil || !bytes.Contains(line, []byte(`"msg":"ready"`)) {
+	if in.at != nil {
 		return
 	}
-	var attrs map[string]any
-	if json.Unmarshal(line, &attrs) != nil {
+	at, ok := p.isReady(line)
+	if !ok {
 		return
 	}
-	in.at = map[string]string{}
-	for name, value := range attrs {
-		if text, ok := value.(string); ok {
-			in.at[name] = text
-		}
-	}
-	p.ready(in.at)
+	in.at = at
+	p.ready(at)
 	close(in.isReady)
 }
 

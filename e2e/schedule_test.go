@@ -28,6 +28,12 @@ const (
 	readOnly     fault = "read-only"     // likewise: the table is read-only
 	missingTable fault = "missing-table" // likewise: there is no table
 	tinyMemory   fault = "tiny-memory"   // ClickHouse is killed and has too little memory until it is killed again
+
+	// Of a cluster of NATS alone; the target is chosen when it comes to it.
+	killLeader   fault = "kill-leader"   // kill of the server that leads a shard
+	freezeLeader fault = "freeze-leader" // freeze of that
+	stepDown     fault = "step-down"     // the leaders of all shards hand over
+	restartAll   fault = "restart-all"   // terminate of one server after the other
 )
 
 // event is a fault at a time.
@@ -50,7 +56,7 @@ func (e event) String() string {
 // kills is how many SIGKILLs the event is going to send.
 func (e event) kills() int {
 	switch e.Fault {
-	case kill, killServer, lateInsert, blindInsert:
+	case kill, killServer, lateInsert, blindInsert, killLeader:
 		return len(e.Targets)
 	case tinyMemory:
 		return 2 * len(e.Targets)
@@ -67,6 +73,9 @@ func (e event) disturbs() []string {
 	case fillWAL, manyParts, readOnly, missingTable:
 		names = append(names, string(e.Fault))
 	}
+	if slices.ContainsFunc(e.Targets, isNATS) { // one of a cluster at a time
+		names = append(names, natsName)
+	}
 	return names
 }
 
@@ -82,6 +91,8 @@ const (
 	longestFrozen  = 3 * ownerTimeout
 	// respite is how long a target is left alone after an event, to start again.
 	respite = 1500 * time.Millisecond
+	// serverRespite is likewise how long a cluster of NATS is left alone, for all its servers to have everything again.
+	serverRespite = 8 * time.Second
 )
 
 // mix is the faults of a run, and how often each comes.
@@ -135,6 +146,9 @@ func (p *planner) take(e event) {
 	p.at = e.At
 	for _, name := range e.disturbs() {
 		p.busy[name] = e.At + e.Hold + respite
+		if isNATS(name) && !slices.Contains(e.Targets, natsName) {
+			p.busy[name] += serverRespite
+		}
 	}
 }
 

@@ -140,7 +140,7 @@ func (c *cluster) audit(ctx context.Context) error {
 	var found error
 	err := until(ctx, askAgainFor, "logthra audit", func() error {
 		cmd := exec.CommandContext(ctx, c.binary, "audit", "--json",
-			"--nats-url", "nats://"+c.processes[natsName].address(natsName),
+			"--nats-url", c.natsPastLinks(),
 			"--clickhouse-dsn", "clickhouse://"+c.processes[clickhouseName].address(clickhouseName)+"/logs")
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
