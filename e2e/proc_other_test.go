@@ -2,7 +2,10 @@
 
 package e2e
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
@@ -10,3 +13,5 @@ func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: tr
 func children(int) []int { return nil }
 
 func peakMemory(int) int64 { return 0 }
+
+func cpuTime(int) time.Duration { return 0 }

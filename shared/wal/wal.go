@@ -334,7 +334,7 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
 		errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("%w (is JetStream enabled on that server?)", err)
+		return fmt.Errorf("%w (is JetStream enabled on that server, and is the WAL there? A role makes it when it starts)", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return fmt.Errorf("no answer in time: %w", err)
 	}
