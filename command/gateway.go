@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
@@ -24,7 +25,7 @@ import (
 )
 
 // startGateway starts a gateway on the WAL.
-func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, w *wal.WAL) error {
+func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tracer trace.Tracer, w *wal.WAL) error {
 	registry := telemetry.Registry(p.env.version)
 	directory, err := p.tenants(cfg, registry)
 	if err != nil {
@@ -46,6 +47,7 @@ func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, w *
 		Tenants:          directory,
 		DefaultTenant:    cfg.DefaultTenant,
 		Live:             presence.Live,
+		Tracer:           tracer,
 	}, w, gateway.NewMetrics(registry, cfg.MetricsTenants), p.log)
 
 	web, err := listen("--http-listen", cfg.HTTPListen)

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 
@@ -312,7 +313,7 @@ func (p *process) untilReached(ctx context.Context, log *slog.Logger, reach func
 // startIngester starts an ingester between the WAL and ClickHouse. It is there at once, so that it can be asked
 // what it waits for; migrated is closed when ClickHouse was reached and has its schema.
 func (p *process) startIngester(
-	cfg config.Ingester, drain config.Drain, w *wal.WAL, s *store.Store, retention time.Duration,
+	cfg config.Ingester, drain config.Drain, tracer trace.Tracer, w *wal.WAL, s *store.Store, retention time.Duration,
 ) (migrated <-chan struct{}, err error) {
 	rpc, err := listen("--ingester-listen", cfg.IngesterListen)
 	if err != nil {
@@ -329,7 +330,7 @@ func (p *process) startIngester(
 		ID: processID(), GRPC: rpc.Addr().String(),
 		FlushInterval: cfg.FlushInterval, FlushRows: cfg.FlushRows, FlushBytes: int(cfg.FlushBytes),
 		BufferBytes: int64(cfg.BufferBytes), ReplayWindow: cfg.ReplayWindow, OwnerTimeout: cfg.OwnerTimeout,
-		DrainTimeout: part,
+		DrainTimeout: part, Tracer: tracer,
 	}, w, s, ingester.NewMetrics(registry), p.log)
 	p.onStop(together( // after the shards have been handed back: who drains can be asked how far it is
 		p.serveGRPC("ingester", rpc, health.NewServer(), func(server *grpc.Server) {

@@ -28,6 +28,7 @@ type runCommand struct {
 	config.Gateway          `embed:"" group:"Gateway:"`
 	config.Ingester         `embed:"" group:"Ingester:"`
 	config.GatewayDrain     `embed:""`
+	config.Telemetry        `embed:"" group:"Telemetry:"`
 }
 
 // Run runs everything.
@@ -42,7 +43,10 @@ func (c *runCommand) start(p *process) error {
 	if err := c.reserve(); err != nil {
 		return err
 	}
-	var err error
+	tracer, err := p.startTelemetry(c.Telemetry, "all")
+	if err != nil {
+		return err
+	}
 	clickhouse := c.ClickHouse
 	if clickhouse.ClickHouseDSN != "" {
 		err = p.useClickHouse(clickhouse.ClickHouseDSN)
@@ -68,7 +72,7 @@ func (c *runCommand) start(p *process) error {
 	if err != nil {
 		return err
 	}
-	migrated, err := p.startIngester(c.Ingester, c.Drain, w, s, c.Retention)
+	migrated, err := p.startIngester(c.Ingester, c.Drain, tracer, w, s, c.Retention)
 	if err != nil {
 		return err
 	}
@@ -77,7 +81,7 @@ func (c *runCommand) start(p *process) error {
 	if w, err = p.openWAL("gateway", c.WAL); err != nil {
 		return err
 	}
-	if err := p.startGateway(c.Gateway, c.DrainDelay, w); err != nil {
+	if err := p.startGateway(c.Gateway, c.DrainDelay, tracer, w); err != nil {
 		return err
 	}
 	if err := p.writeAddresses(c.DataDir); err != nil {
@@ -149,6 +153,7 @@ type gatewayCommand struct {
 	config.WAL          `embed:"" group:"WAL:"`
 	config.Gateway      `embed:"" group:"Gateway:"`
 	config.GatewayDrain `embed:""`
+	config.Telemetry    `embed:"" group:"Telemetry:"`
 }
 
 // Run runs a gateway.
@@ -157,6 +162,10 @@ func (c *gatewayCommand) Run(env *environment) error {
 		return errors.New("a gateway needs --nats-url (logthra nats runs one; logthra alone runs everything)")
 	}
 	return env.run(c.DrainTimeout, func(p *process) error {
+		tracer, err := p.startTelemetry(c.Telemetry, "gateway")
+		if err != nil {
+			return err
+		}
 		if err := p.useNATS(c.NATS); err != nil {
 			return err
 		}
@@ -164,7 +173,7 @@ func (c *gatewayCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		if err := p.startGateway(c.Gateway, c.DrainDelay, w); err != nil {
+		if err := p.startGateway(c.Gateway, c.DrainDelay, tracer, w); err != nil {
 			return err
 		}
 		p.ready()
@@ -178,6 +187,7 @@ type ingesterCommand struct {
 	config.WAL        `embed:"" group:"WAL:"`
 	config.Ingester   `embed:"" group:"Ingester:"`
 	config.Drain      `embed:""`
+	config.Telemetry  `embed:"" group:"Telemetry:"`
 }
 
 // Run runs an ingester.
@@ -186,6 +196,10 @@ func (c *ingesterCommand) Run(env *environment) error {
 		return errors.New("an ingester needs --nats-url and --clickhouse-dsn (logthra nats and logthra clickhouse run them; logthra alone runs everything)")
 	}
 	return env.run(c.DrainTimeout, func(p *process) error {
+		tracer, err := p.startTelemetry(c.Telemetry, "ingester")
+		if err != nil {
+			return err
+		}
 		if err := p.useClickHouse(c.ClickHouseDSN); err != nil {
 			return err
 		}
@@ -200,7 +214,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		migrated, err := p.startIngester(c.Ingester, c.Drain, w, s, c.Retention)
+		migrated, err := p.startIngester(c.Ingester, c.Drain, tracer, w, s, c.Retention)
 		if err != nil {
 			return err
 		}

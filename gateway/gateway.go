@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 
 	"github.com/casteloig/logthra/gateway/decode"
@@ -32,6 +33,8 @@ type Config struct {
 	DefaultTenant string
 	// Live is how many gateways there are, which share the tenants' rates.
 	Live func() int
+	// Tracer makes spans of pushes. nil: there are none.
+	Tracer trace.Tracer
 }
 
 // Gateway takes pushes. Its HTTP side is Handler, its gRPC side RegisterPush.
@@ -101,6 +104,8 @@ func (g *Gateway) push(
 			g.batches.Put(batch)
 		}
 	}()
+	ctx, end := g.span(ctx, from)
+	defer func() { end(batch, err) }()
 	if err := decode(batch); err != nil {
 		return 0, false, err
 	}
@@ -124,7 +129,7 @@ func (g *Gateway) publish(ctx context.Context, from origin, each func(int, *limi
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.PushTimeout)
 	defer cancel()
 	began := time.Now()
-	ack, err := g.wal.Publish(ctx, from.tenant, from.key, batch)
+	ack, err := g.publishTraced(ctx, from, batch)
 	g.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return false, err

@@ -16,6 +16,7 @@ import (
 	"github.com/casteloig/logthra/gateway/limit"
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/telemetry"
 	"github.com/casteloig/logthra/shared/wal"
 )
 
@@ -27,6 +28,7 @@ type origin struct {
 	protocol string
 	tenant   string
 	key      string // idempotency key, may be empty
+	trace    string // the client's place in a trace, as it says it; may be empty
 	limits   limit.Push
 }
 
@@ -34,13 +36,14 @@ type origin struct {
 type claims struct {
 	tenantID, scopeOrgID string // the two headers that may name the tenant
 	key                  string // idempotency key
+	trace                string // place in a trace
 	credentials          tenant.Credentials
 }
 
 func httpClaims(r *http.Request) claims {
 	return claims{
 		tenantID: joined(r.Header.Values("Tenant-Id")), scopeOrgID: joined(r.Header.Values("X-Scope-Orgid")),
-		key:         joined(r.Header.Values("Idempotency-Key")),
+		key: joined(r.Header.Values("Idempotency-Key")), trace: r.Header.Get(telemetry.TraceHeader),
 		credentials: tenant.Credentials{Authorization: joined(r.Header.Values("Authorization")), Certificate: leaf(r.TLS)},
 	}
 }
@@ -48,7 +51,7 @@ func httpClaims(r *http.Request) claims {
 func grpcClaims(ctx context.Context) claims {
 	header := func(name string) string { return joined(metadata.ValueFromIncomingContext(ctx, name)) }
 	c := claims{
-		tenantID: header("tenant-id"), scopeOrgID: header("x-scope-orgid"), key: header("idempotency-key"),
+		tenantID: header("tenant-id"), scopeOrgID: header("x-scope-orgid"), key: header("idempotency-key"), trace: header(telemetry.TraceHeader),
 		credentials: tenant.Credentials{Authorization: header("authorization")},
 	}
 	if p, ok := peer.FromContext(ctx); ok {
@@ -73,7 +76,7 @@ func joined(values []string) string { return strings.Join(values, ",") }
 
 // identify finds out who pushes.
 func (g *Gateway) identify(protocol string, c claims) (origin, error) {
-	from := origin{protocol: protocol, key: c.key}
+	from := origin{protocol: protocol, key: c.key, trace: c.trace}
 	wanted := c.tenantID
 	switch {
 	case c.tenantID == "":

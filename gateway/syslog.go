@@ -45,7 +45,9 @@ func (g *Gateway) pushSyslog(ctx context.Context, name, key string, batch *logs.
 	if err == nil {
 		g.metrics.bodyBytes.WithLabelValues(protocolSyslog).Add(float64(len(batch.Lines)))
 		from.limits.Charge(len(batch.Lines))
-		_, err = g.publish(ctx, from, func(int, *limit.Error) {}, batch)
+		traced, end := g.span(ctx, from)
+		_, err = g.publish(traced, from, func(int, *limit.Error) {}, batch)
+		end(batch, err)
 	}
 	status := 204
 	if err != nil {

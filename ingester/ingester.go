@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/casteloig/logthra/shared/store"
@@ -30,6 +31,8 @@ type Config struct {
 	ReplayWindow  time.Duration // how long records that have landed stay in the WAL
 	OwnerTimeout  time.Duration // within so long the shards of an ingester that is gone are taken over
 	DrainTimeout  time.Duration // most time that a shard gets to flush before it is handed back
+
+	Tracer trace.Tracer // makes spans of flushes; nil: there are none
 }
 
 // Ingester owns shards and lands them. Run it once.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/casteloig/logthra/shared/logs"
 	"github.com/casteloig/logthra/shared/store"
 	"github.com/casteloig/logthra/shared/wal"
@@ -92,6 +94,8 @@ type shard struct {
 	began   time.Time  // when the first record of the batch came
 	held    int64      // bytes of the budget
 	trimmed time.Time  // when the WAL was trimmed last
+
+	links []trace.Link // of the batch, to the pushes that are traced
 
 	// While a bad record is looked for:
 	most    int    // records that a batch may have; 0: any number
@@ -374,6 +378,7 @@ func (s *shard) add(record *wal.Record, wake *time.Timer) {
 	s.span.Last, s.newest = record.Sequence, *record
 	s.records++
 	s.batch.Add(record.Sequence, record.Tenant, &s.decoded)
+	s.link(record)
 	s.mu.Lock()
 	s.gathered = s.batch.Rows()
 	s.mu.Unlock()
@@ -418,6 +423,7 @@ func (s *shard) insert(ctx context.Context) state {
 	s.set(stateInserting)
 	began := time.Now()
 	token := s.lease.Token(s.span)
+	ctx, endSpan := s.trace(ctx)
 	err := s.persist(ctx, "insert", func() error {
 		err := s.attempt(ctx, token)
 		if err != nil && ctx.Err() == nil {
@@ -426,6 +432,7 @@ func (s *shard) insert(ctx context.Context) state {
 		}
 		return err
 	})
+	endSpan(err)
 	switch {
 	case errors.Is(err, wal.ErrFenced):
 		return s.release
@@ -531,6 +538,7 @@ func (s *shard) clear() {
 	s.span, s.records, s.newest, s.unsure, s.begun = wal.Range{}, 0, wal.Record{}, false, false
 	s.in.budget.Release(s.held)
 	s.held = 0
+	s.links = s.links[:0]
 }
 
 // acknowledge tells the WAL that the batch is in ClickHouse.

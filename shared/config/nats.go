@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// NATS is where the WAL is, and how it is reached. All files are read again at every connection, so that what is in them
-// can be replaced while everything runs.
+// NATS is where the WAL is, and how it is reached. Files are read again at every connection, so that what is in them can be
+// replaced while everything runs; only an NKey can't become another.
 type NATS struct {
 	NATSURL       string `name:"nats-url" placeholder:"URL" help:"An existing NATS with JetStream, or its servers with commas between; without one, the embedded one."`
 	NATSCredsFile string `name:"nats-creds-file" placeholder:"FILE" help:"Credentials of a user of that NATS: its JWT and its seed."`

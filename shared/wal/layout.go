@@ -79,8 +79,10 @@ func (w *WAL) shard(n int) (jetstream.Stream, error) {
 // Follow keeps up with raises of the number of shards until ctx ends. Without it, Shards and where Publish puts a record
 // stay as they were when the WAL was opened.
 func (w *WAL) Follow(ctx context.Context) {
+	said := ""
 	for ctx.Err() == nil {
-		if err := w.follow(ctx); err != nil && ctx.Err() == nil {
+		if err := w.follow(ctx); err != nil && ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
 			w.log.Warn("the number of shards can't be watched; it is tried again", "error", err)
 		}
 		select {

@@ -15,8 +15,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/zeebo/xxh3"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/telemetry"
 )
 
 // Headers of a record, and the values that this program writes. The layout is proto/logthra/v1/record.proto.
@@ -97,6 +99,9 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 			headerEncoding:        {encodingS2},
 			headerEntries:         {strconv.Itoa(b.Len())},
 		},
+	}
+	if at := trace.SpanContextFromContext(ctx); at.IsSampled() {
+		msg.Header[telemetry.TraceHeader] = []string{telemetry.FormatTrace(at)}
 	}
 	digest := "" // of what must be equal under an equal key
 	if key != "" && !b.Stamped {

@@ -11,8 +11,10 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/telemetry"
 )
 
 // maxRecordBytes bounds what a record may be decompressed to. A push is bounded by --max-push-bytes, and its
@@ -42,6 +44,11 @@ type UndecodableError struct{ Reason error }
 
 func (e *UndecodableError) Error() string { return "undecodable record: " + e.Reason.Error() }
 func (e *UndecodableError) Unwrap() error { return e.Reason }
+
+// Trace is the record's place in a trace. It is not valid where the push was not sampled.
+func (r *Record) Trace() trace.SpanContext {
+	return telemetry.ParseTrace(r.header.Get(telemetry.TraceHeader))
+}
 
 // Size is the number of bytes of the record's body, as the WAL stores it.
 func (r *Record) Size() int { return len(r.data) }
