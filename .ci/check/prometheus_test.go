@@ -483,7 +483,7 @@ func start(t *testing.T, servers []*server.Server, args ...string) *program {
 const token = "a-token-of-the-tests"
 
 // startGateway starts a gateway with all that has metrics: a file of tenants, TLS, syslog.
-func startGateway(t *testing.T, servers []*server.Server) *program {
+func startGateway(t *testing.T, servers []*server.Server, more ...string) *program {
 	t.Helper()
 	dir := t.TempDir()
 	hash := sha256.Sum256([]byte(token))
@@ -497,9 +497,11 @@ func startGateway(t *testing.T, servers []*server.Server) *program {
 	tenants := write("tenants.yaml", "tenants:\n  acme:\n    tokens: [\"sha256:"+hex.EncodeToString(hash[:])+"\"]\n    allow: [strict]\n"+
 		"  strict:\n    limits: {max_lines_per_push: 1}\n")
 	cert, key := certificate(t)
-	p := start(t, servers, "gateway", "--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0",
+	p := start(t, servers, append([]string{
+		"gateway", "--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0",
 		"--tenants-file", tenants, "--tls-cert-file", write("cert.pem", cert), "--tls-key-file", write("key.pem", key),
-		"--syslog-listen", "tcp://127.0.0.1:0?tenant=strict", "--syslog-listen", "tls://127.0.0.1:0?tenant=acme")
+		"--syslog-listen", "tcp://127.0.0.1:0?tenant=strict", "--syslog-listen", "tls://127.0.0.1:0?tenant=acme",
+	}, more...)...)
 	p.scheme = "https"
 	p.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // its own certificate, of a minute ago
 	p.ready(t)
@@ -543,11 +545,12 @@ func startClickHouse(t *testing.T) string {
 }
 
 // startIngester starts an ingester, which may have to wait for its ClickHouse.
-func startIngester(t *testing.T, servers []*server.Server, clickhouse string) *program {
+func startIngester(t *testing.T, servers []*server.Server, clickhouse string, more ...string) *program {
 	t.Helper()
 	address := freeAddress(t)
-	p := start(t, servers, "ingester", "--ingester-listen", "127.0.0.1:0", "--ingester-http-listen", address,
-		"--clickhouse-dsn", clickhouse, "--flush-interval", "1s")
+	p := start(t, servers, append([]string{
+		"ingester", "--ingester-listen", "127.0.0.1:0", "--ingester-http-listen", address, "--clickhouse-dsn", clickhouse, "--flush-interval", "1s",
+	}, more...)...)
 	p.at["http"] = address
 	eventually(t, time.Minute, "the ingester listens", func() bool {
 		conn, err := net.Dial("tcp", address)
