@@ -5,6 +5,7 @@ go 1.26.8
 
 require (
 	github.com/compose-spec/compose-go/v2 v2.16.2
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/docker/go-units v0.5.0
 	github.com/go-task/task/v3 v3.53.0
 	github.com/moby/buildkit v0.34.2
