@@ -120,6 +120,8 @@ func TestKubernetesNetwork(t *testing.T) {
 		"stranger":   {"others", map[string]string{"app": "else"}, ""},
 		"neighbor":   {"logthra", map[string]string{"app": "else"}, ""},
 		"prometheus": {"monitoring", map[string]string{"app.kubernetes.io/name": "prometheus"}, ""},
+		"grafana":    {"monitoring", map[string]string{"app.kubernetes.io/name": "grafana"}, ""},
+		"pretender":  {"logthra", map[string]string{"app.kubernetes.io/name": "prometheus"}, ""},
 		"dns":        {"kube-system", map[string]string{"k8s-app": "kube-dns"}, ""},
 		"node's dns": {"", nil, "169.254.20.10"},
 		"clickhouse": {"clickhouse", map[string]string{"app": "clickhouse"}, ""},
