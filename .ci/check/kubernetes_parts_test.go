@@ -129,12 +129,12 @@ func TestKubernetesNetwork(t *testing.T) {
 	}
 	allowed := map[string]bool{}
 	for _, line := range []string{
-		"shipper gateway 3100", "shipper gateway 4317",
-		"prometheus gateway 3100", "prometheus ingester 9012",
-		"gateway nats 4222", "ingester nats 4222", "nats nats 6222",
-		"ingester clickhouse 9000", "ingester clickhouse 9440",
-		"gateway dns 53", "ingester dns 53", "nats dns 53",
-		"gateway node's dns 53", "ingester node's dns 53", "nats node's dns 53",
+		"shipper > gateway > 3100", "shipper > gateway > 4317",
+		"prometheus > gateway > 3100", "prometheus > ingester > 9012",
+		"gateway > nats > 4222", "ingester > nats > 4222", "nats > nats > 6222",
+		"ingester > clickhouse > 9000", "ingester > clickhouse > 9440",
+		"gateway > dns > 53", "ingester > dns > 53", "nats > dns > 53",
+		"gateway > node's dns > 53", "ingester > node's dns > 53", "nats > node's dns > 53",
 	} {
 		allowed[line] = true
 	}
@@ -145,7 +145,7 @@ func TestKubernetesNetwork(t *testing.T) {
 				continue
 			}
 			for _, port := range []int32{53, 80, 3100, 4222, 4317, 6222, 8222, 9000, 9011, 9012, 9440} {
-				line := from + " " + to + " " + strconv.Itoa(int(port))
+				line := from + " > " + to + " > " + strconv.Itoa(int(port))
 				if got := reaches(t, objects, ends[from], ends[to], corev1.ProtocolTCP, port); got != allowed[line] {
 					t.Errorf("%s: allowed is %t", line, got)
 				}
@@ -316,8 +316,8 @@ func TestKubernetesPrometheus(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, w := range pods {
-			if selector.Matches(labels.Set(w.Labels)) != (name == job.JobName) {
-				t.Errorf("%s asks %s: %t", job.JobName, name, !(name == job.JobName))
+			if asked := selector.Matches(labels.Set(w.Labels)); asked != (name == job.JobName) {
+				t.Errorf("%s asks %s: %t", job.JobName, name, asked)
 			}
 		}
 		for _, r := range job.Relabel {
