@@ -170,7 +170,7 @@ func TestSystemdFlags(t *testing.T) {
 			p := startGateway(t, servers, args...)
 			p.push(t, "by systemd's flags")
 		} else {
-			p := startIngester(t, servers, args...)
+			p := startIngester(t, servers, "clickhouse://127.0.0.1:1/logs", args...)
 			if got := p.probe(t, "/metrics"); got != 200 {
 				t.Errorf("the ingester answers %d", got)
 			}
