@@ -41,7 +41,7 @@ type setting struct {
 }
 
 // baseSetting is what all rows of docs/scale.md have in common but for one number.
-var baseSetting = setting{shards: 4, ingesters: 2, tenants: 1, streams: 10, perPush: 1000, lines: 2_000_000}
+var baseSetting = setting{shards: 4, ingesters: 2, tenants: 1, streams: 10, perPush: 1000, lines: 1_000_000}
 
 // scaleTable is docs/scale.md: each row is the base with one number changed.
 func scaleTable() (names []string, rows map[string]setting) {
@@ -175,7 +175,7 @@ func (c cost) String() string {
 // measure pushes, waits until all has landed and ClickHouse has merged it, and kills an ingester at last.
 func (s *sized) measure() (c cost) {
 	s.Helper()
-	s.settle("")
+	s.eventually("the shards are shared out", s.shared)
 	processes := append([]*process{s.gateway, s.nats, s.clickhouse}, s.running...)
 	before := map[*process]time.Duration{}
 	for _, p := range processes {
@@ -185,6 +185,7 @@ func (s *sized) measure() (c cost) {
 	began := time.Now()
 	s.push(bodies)
 	s.flush()
+	s.settle("")
 	took := time.Since(began)
 	s.eventually("merges", func() error {
 		if running := s.number("SELECT count() FROM system.merges"); running > 0 {
@@ -242,29 +243,39 @@ func (s *sized) countNATS(c *cost) {
 	}
 }
 
-// flush has the ingesters land all that they have, without waiting for --flush-interval, and returns when it has landed.
+// flush has every ingester land all that it has, without waiting for --flush-interval.
 func (s *sized) flush() {
 	s.Helper()
-	var flushing sync.WaitGroup
-	errs := make([]error, len(s.running))
-	for n, p := range s.running {
-		flushing.Go(func() {
-			errs[n] = until(s.Context(), settleTimeout, "flush", func() error {
-				conn, err := grpc.NewClient(p.address("ingester"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-				if err != nil {
-					return err
-				}
-				defer conn.Close()
-				_, err = logthrav1.NewIngesterServiceClient(conn).Flush(s.Context(), &logthrav1.FlushRequest{})
+	for _, p := range s.running {
+		err := until(s.Context(), settleTimeout, "flush", func() error {
+			conn, err := grpc.NewClient(p.address("ingester"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
 				return err
-			})
+			}
+			defer conn.Close()
+			_, err = logthrav1.NewIngesterServiceClient(conn).Flush(s.Context(), &logthrav1.FlushRequest{})
+			return err
 		})
+		if err != nil {
+			s.Fatal(err)
+		}
 	}
-	flushing.Wait()
-	if err := errors.Join(errs...); err != nil {
-		s.Fatal(err)
+}
+
+// shared returns an error while a shard has no owner, or an ingester none that it could have.
+func (s *sized) shared() error {
+	status, err := statusOf(s.Context(), s.running[0].address("ingester"))
+	if err != nil {
+		return err
 	}
-	s.settle("")
+	owners := map[string]bool{}
+	for _, shard := range status.GetShards() {
+		owners[shard.GetOwner()] = true
+	}
+	if owners[""] || len(owners) < min(s.ingesters, s.shards) {
+		return fmt.Errorf("%d owners", len(owners))
+	}
+	return nil
 }
 
 // settle waits until every shard has an owner, which is not the one that is gone, and all has landed.
