@@ -73,7 +73,7 @@ func (e event) disturbs() []string {
 	case fillWAL, manyParts, readOnly, missingTable:
 		names = append(names, string(e.Fault))
 	}
-	if slices.ContainsFunc(e.Targets, isNATS) { // one of a cluster at a time
+	if slices.ContainsFunc(names, isNATS) && !slices.Contains(names, natsName) { // one of a cluster at a time
 		names = append(names, natsName)
 	}
 	return names
