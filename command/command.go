@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/casteloig/logthra/command/bench"
 	"github.com/casteloig/logthra/shared/config"
 	"github.com/casteloig/logthra/shared/telemetry"
 )
@@ -37,6 +38,7 @@ type cli struct {
 	Nats       natsCommand       `cmd:"" group:"Roles:" help:"Run an embedded NATS alone."`
 	Clickhouse clickhouseCommand `cmd:"" group:"Roles:" help:"Run an embedded ClickHouse alone."`
 	Push       pushCommand       `cmd:"" group:"Tools:" help:"Push the lines of files, or of standard input."`
+	Bench      benchCommand      `cmd:"" group:"Tools:" help:"Measure how fast lines are taken, by this or by anything else that takes Loki's push."`
 	Status     statusCommand     `cmd:"" group:"Tools:" help:"Show how far the shards are, and who owns them."`
 	Audit      auditCommand      `cmd:"" group:"Tools:" help:"Compare what the WAL holds with what the table holds; the exit code tells."`
 	Replay     replayCommand     `cmd:"" group:"Tools:" help:"Insert from the WAL what the table has lost, and only that."`
@@ -108,7 +110,11 @@ func newParser(flags *cli, version string) (*kong.Kong, error) {
 	return kong.New(flags,
 		kong.Name("logthra"),
 		kong.Description("A log pipeline that can be trusted with every line: on disk before it answers, exactly once in ClickHouse. Alone, as logthra run, it runs everything on this machine."),
-		kong.Vars{"version": "logthra " + version},
+		kong.Vars{
+			"version":   "logthra " + version,
+			"protocols": strings.Join(bench.Protocols(), ","),
+			"encodings": strings.Join(bench.Encodings, ","),
+		},
 		kong.DefaultEnvars("LOGTHRA"),
 		kong.Configuration(config.YAML),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
