@@ -36,13 +36,15 @@ func RetryDeadLetter(ctx context.Context, w *wal.WAL, s *store.Store, d wal.Dead
 		return 0, fmt.Errorf("shard %d has not got past record %d yet: is an ingester running?", d.Shard, d.Sequence)
 	}
 	batch := store.Batch{Shard: uint16(d.Shard)}
-	batch.Add(d.Sequence, d.Tenant, &decoded)
+	batch.Add(d.Sequence, d.Tenant, &decoded, &d.Record)
 	retention, err := s.Retention(ctx)
 	if err != nil {
 		return 0, err
 	}
 	if retention > 0 {
-		batch.SkipBefore(expiryHorizon(retention))
+		if _, err := batch.SkipBefore(expiryHorizon(retention)); err != nil {
+			return 0, err
+		}
 	}
 	if inserted, err = s.Reconcile(ctx, &batch); err != nil {
 		return 0, err

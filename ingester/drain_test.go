@@ -112,7 +112,7 @@ func (f *fixture) batches(shard, rows int) (all []*store.Batch) {
 		if scratch, err = record.Decode(&decoded, scratch); err != nil {
 			f.t.Fatal(err)
 		}
-		batch.Add(record.Sequence, record.Tenant, &decoded)
+		batch.Add(record.Sequence, record.Tenant, &decoded, &record)
 		if batch.Rows() >= rows || record.Sequence == last {
 			all = append(all, batch)
 			batch = &store.Batch{Shard: uint16(shard)}

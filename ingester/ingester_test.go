@@ -471,7 +471,7 @@ func (f *fixture) batch(span wal.Range) *store.Batch {
 		if scratch, err = record.Decode(&decoded, scratch); err != nil {
 			f.t.Fatal(err)
 		}
-		b.Add(record.Sequence, record.Tenant, &decoded)
+		b.Add(record.Sequence, record.Tenant, &decoded, &record)
 		if record.Sequence == span.Last {
 			break
 		}

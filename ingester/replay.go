@@ -437,7 +437,7 @@ func (r *Replay) pass(ctx context.Context, p *part, first, last uint64, resumed 
 			r.over(&reading)
 			r.add(&record)
 			next = record.Sequence + 1
-			if resumed || r.batch.Rows() < r.cfg.FlushRows && r.batch.Size() < r.cfg.FlushBytes {
+			if resumed || r.batch.Rows() < r.cfg.FlushRows && r.batch.Width() < r.cfg.FlushBytes {
 				continue
 			}
 			if err := r.flush(ctx, p, wal.Range{First: from, Last: record.Sequence}, false); err != nil {
@@ -478,7 +478,7 @@ func (r *Replay) add(record *wal.Record) {
 		r.log.Warn("a record can't be decoded and is left out", "shard", record.Shard, "sequence", record.Sequence, "tenant", record.Tenant, "error", err)
 		return
 	}
-	r.batch.Add(record.Sequence, record.Tenant, &r.decoded)
+	r.batch.Add(record.Sequence, record.Tenant, &r.decoded, record)
 }
 
 // flush inserts what the table lacks of the batch, and records that its range is done.
@@ -513,7 +513,10 @@ func (r *Replay) insert(ctx context.Context, p *part, span wal.Range, resumed bo
 	}
 	expired := 0
 	if r.retention > 0 {
-		expired = r.batch.SkipBefore(expiryHorizon(r.retention))
+		var err error
+		if expired, err = r.batch.SkipBefore(expiryHorizon(r.retention)); err != nil {
+			return err
+		}
 	}
 	missing, intended, tried := -1, resumed, resumed
 	if resumed {

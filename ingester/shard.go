@@ -263,7 +263,7 @@ func (s *shard) gather(ctx context.Context) state {
 		if !s.decode(ctx, &record) {
 			return s.release
 		}
-		if !s.hold(store.SizeOf(&s.decoded)) {
+		if !s.hold(store.SizeOf(&record)) {
 			s.pending = &record
 			if s.span.Last > 0 {
 				return s.intend
@@ -358,7 +358,7 @@ func (s *shard) hold(n int) bool {
 // makeRoom waits until the budget has room for the pending record. The batch is empty then, so that nobody
 // waits for what this shard holds.
 func (s *shard) makeRoom(ctx context.Context) bool {
-	want := min(int64(store.SizeOf(&s.decoded)), s.in.cfg.BufferBytes)
+	want := min(int64(store.SizeOf(s.pending)), s.in.cfg.BufferBytes)
 	if s.in.budget.Acquire(ctx, want) != nil {
 		return false
 	}
@@ -377,7 +377,7 @@ func (s *shard) add(record *wal.Record, wake *time.Timer) {
 	}
 	s.span.Last, s.newest = record.Sequence, *record
 	s.records++
-	s.batch.Add(record.Sequence, record.Tenant, &s.decoded)
+	s.batch.Add(record.Sequence, record.Tenant, &s.decoded, record)
 	s.link(record)
 	s.mu.Lock()
 	s.gathered = s.batch.Rows()
@@ -388,7 +388,7 @@ func (s *shard) isFull() bool {
 	if s.most > 0 && (s.records >= s.most || s.span.Last >= s.suspect) {
 		return true
 	}
-	return s.batch.Rows() >= s.in.cfg.FlushRows || s.batch.Size() >= s.in.cfg.FlushBytes
+	return s.batch.Rows() >= s.in.cfg.FlushRows || s.batch.Width() >= s.in.cfg.FlushBytes
 }
 
 // isFlushDue tells whether the batch is as old as it may get, or what was asked to be flushed is in it.

@@ -40,9 +40,9 @@ type Config struct {
 
 	Processes []Process
 	Rows      func(ctx context.Context, run string, want int64) (int64, error) // of the run that have landed; where it is fewer than wanted, about. nil: it is over when all is answered
-	Merging   func(ctx context.Context) (bool, error)              // whether the database still works on them. nil: it is not waited for
-	Landing   time.Duration                                        // how long the rows may take after the last answer
-	Progress  func(Progress)                                       // is told now and then
+	Merging   func(ctx context.Context) (bool, error)                          // whether the database still works on them. nil: it is not waited for
+	Landing   time.Duration                                                    // how long the rows may take after the last answer
+	Progress  func(Progress)                                                   // is told now and then
 }
 
 // Validate returns an error that names the flag which is wrong.

@@ -2,42 +2,46 @@ package store
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/casteloig/logthra/shared/logs"
 )
 
-// Batch is what one insert carries: the entries of some records of one shard, in their order, as columns.
-// Values that many rows share are runs. The zero value is an empty batch. It is not safe for concurrent use.
+// Batch is what one insert carries: the entries of some records of one shard, in their order. It keeps the records as
+// they are in the WAL, compressed, and decodes them whenever their rows are needed: lines take several times that room. The
+// zero value is an empty batch. It is not safe for concurrent use.
 type Batch struct {
 	Shard  uint16 // of the WAL
 	Target uint32 // the shard of the cluster that the rows go to, 0: that of Store.Target
 
-	records    []record
-	streams    []stream
-	timestamps []int64
-	lengths    []uint32
-	lines      []byte
-	metadata   []metadata // rows that have some, ascending
-	pairs      []pair
-	values     []byte // names and values of pairs, back to back
-	counts     []int32
-	marks      []mark // of the first rows; those beyond have none
-	marked     int    // rows that have a mark
+	records          []record
+	rows             int
+	lineBytes        int
+	size             int    // bytes of memory
+	width            int    // bytes of the rows, decoded
+	earliest, latest int64  // timestamps
+	marks            []mark // of the first rows; those beyond have none
+	marked           int    // rows that have a mark
+}
+
+// Source is a record of the WAL that can be decoded, as often as it takes: a *wal.Record.
+type Source interface {
+	// Decode reads the record into a batch, which points into scratch; scratch is returned, grown if it was too small.
+	Decode(into *logs.Batch, scratch []byte) ([]byte, error)
+	// Size is the number of bytes that the record takes.
+	Size() int
 }
 
 // record is a run of rows that came from one record of the WAL.
 type record struct {
+	Source
+
 	sequence uint64
+	tenant   string
 	first    int // index of the first row
 	rows     int
-}
-
-// stream is a run of rows of one stream.
-type stream struct {
-	tenant, labels string
-	id             uint64
-	rows           int
 }
 
 // mark says why a row is not to be inserted. The zero value: it is.
@@ -48,116 +52,117 @@ const (
 	expired                  // retention has removed it, or would at once
 )
 
-// metadata is one row's: pairs[from:to].
-type metadata struct {
-	row      int
-	from, to int
-}
-
-// pair is one name and value: values[nameFrom:nameTo] and values[from:to].
-type pair struct{ nameFrom, nameTo, from, to uint32 }
-
-// Bytes that a row takes beside its line, and a stream or record beside its rows.
+// recordBytes is what a record takes beside its own bytes, entryBytes what an entry becomes beside its line, and pairBytes
+// a value of metadata beside its bytes.
 const (
-	rowBytes  = 8 + 4
-	runBytes  = 64
-	pairBytes = 16
+	recordBytes = 256
+	entryBytes  = 40
+	pairBytes   = 16
 )
 
 // Rows is the number of rows, those that are marked included.
-func (b *Batch) Rows() int { return len(b.timestamps) }
+func (b *Batch) Rows() int { return b.rows }
 
 // LineBytes is the number of bytes of all lines.
-func (b *Batch) LineBytes() int { return len(b.lines) }
+func (b *Batch) LineBytes() int { return b.lineBytes }
 
 // Size is about how many bytes of memory the batch takes.
-func (b *Batch) Size() int {
-	return rowBytes*len(b.timestamps) + len(b.lines) + runBytes*(len(b.records)+len(b.streams)) +
-		pairBytes*(len(b.pairs)+len(b.metadata)) + len(b.values)
-}
+func (b *Batch) Size() int { return b.size }
 
-// SizeOf is by how many bytes a decoded record would make a batch grow.
-func SizeOf(r *logs.Batch) int {
-	size := rowBytes*r.Len() + len(r.Lines) + runBytes*(1+len(r.Streams))
+// Width is about how many bytes the rows are in an insert.
+func (b *Batch) Width() int { return b.width }
+
+// SizeOf is by how many bytes a record makes a batch grow.
+func SizeOf(s Source) int { return s.Size() + recordBytes }
+
+// widthOf is Width of a record.
+func widthOf(r *logs.Batch) int {
+	width := entryBytes*r.Len() + len(r.Lines)
 	for i := range r.Metadata {
-		size += (2*pairBytes+len(r.Metadata[i].Name))*len(r.Metadata[i].Entries) + len(r.Metadata[i].Values)
+		width += (pairBytes+len(r.Metadata[i].Name))*len(r.Metadata[i].Entries) + len(r.Metadata[i].Values)
 	}
-	return size
+	return width
 }
 
 // Reset empties the batch and keeps its memory for the next one.
 func (b *Batch) Reset() {
-	clear(b.streams)
-	*b = Batch{
-		Shard: b.Shard, records: b.records[:0], streams: b.streams[:0], timestamps: b.timestamps[:0],
-		lengths: b.lengths[:0], lines: b.lines[:0], metadata: b.metadata[:0], pairs: b.pairs[:0],
-		values: b.values[:0], counts: b.counts[:0], marks: b.marks[:0],
+	clear(b.records)
+	*b = Batch{Shard: b.Shard, records: b.records[:0], marks: b.marks[:0]}
+}
+
+// Add appends the entries of a record; sequences ascend. r is what source decodes to, and is not kept.
+func (b *Batch) Add(sequence uint64, tenant string, r *logs.Batch, source Source) {
+	if len(b.records) == 0 {
+		b.earliest, b.latest = logs.MaxTime, logs.MinTime
+	}
+	b.records = append(b.records, record{source, sequence, tenant, b.rows, r.Len()})
+	b.rows += r.Len()
+	b.lineBytes += len(r.Lines)
+	b.size += SizeOf(source)
+	b.width += widthOf(r)
+	for _, timestamp := range r.Timestamps {
+		b.earliest, b.latest = min(b.earliest, timestamp), max(b.latest, timestamp)
 	}
 }
 
-// Add appends the entries of a record; sequences ascend. It copies what it keeps of r, but for the labels.
-func (b *Batch) Add(sequence uint64, tenant string, r *logs.Batch) {
-	first := b.Rows()
-	b.records = append(b.records, record{sequence, first, r.Len()})
-	for _, s := range r.Streams {
-		b.streams = append(b.streams, stream{tenant, s.Labels, logs.StreamID(tenant, s.Labels), s.Entries})
-	}
-	b.timestamps = append(b.timestamps, r.Timestamps...)
-	b.lengths = append(b.lengths, r.Lengths...)
-	b.lines = append(b.lines, r.Lines...)
-	if len(r.Metadata) > 0 {
-		b.addMetadata(first, r)
-	}
+// decoder decodes the records of a batch, one after the other.
+type decoder struct {
+	logs.Batch // the record; good until the next one
+
+	scratch []byte // what it points into
 }
 
-// addMetadata turns a record's metadata, a column a name, into pairs row by row, in one pass over the values
-// for counting and one for placing them.
-func (b *Batch) addMetadata(first int, r *logs.Batch) {
-	counts := append(b.counts[:0], make([]int32, r.Len())...)
-	total := 0
-	for i := range r.Metadata {
-		for _, e := range r.Metadata[i].Entries {
-			counts[e]++
-		}
-		total += len(r.Metadata[i].Entries)
+// maxPooled is the largest scratch, in bytes, that is kept for the next batch.
+const maxPooled = 4 << 20
+
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
+
+func (d *decoder) release() {
+	d.Reset()
+	if cap(d.scratch) > maxPooled {
+		d.scratch = nil
 	}
-	at := len(b.pairs)
-	for e, n := range counts {
-		if n > 0 {
-			b.metadata = append(b.metadata, metadata{first + e, at, at + int(n)})
-		}
-		counts[e] = int32(at)
-		at += int(n)
+	decoders.Put(d)
+}
+
+func (d *decoder) decode(r *record) (err error) {
+	if d.scratch, err = r.Decode(&d.Batch, d.scratch); err != nil {
+		return fmt.Errorf("record %d, which could be decoded before: %w", r.sequence, err)
 	}
-	b.pairs = append(b.pairs, make([]pair, total)...)
-	for i := range r.Metadata {
-		c := &r.Metadata[i]
-		nameFrom := uint32(len(b.values))
-		b.values = append(b.values, c.Name...)
-		from := uint32(len(b.values))
-		nameTo := from
-		b.values = append(b.values, c.Values...)
-		for j, e := range c.Entries {
-			to := from + c.Lengths[j]
-			b.pairs[counts[e]] = pair{nameFrom, nameTo, from, to}
-			counts[e]++
-			from = to
-		}
+	if d.Len() != r.rows {
+		return fmt.Errorf("record %d has %d entries, and had %d before", r.sequence, d.Len(), r.rows)
 	}
-	b.counts = counts
+	return nil
+}
+
+// each decodes all records and calls do with each.
+func (b *Batch) each(do func(r *record, decoded *logs.Batch)) error {
+	d := decoders.Get().(*decoder)
+	defer d.release()
+	for i := range b.records {
+		if err := d.decode(&b.records[i]); err != nil {
+			return err
+		}
+		do(&b.records[i], &d.Batch)
+	}
+	return nil
 }
 
 // SkipBefore marks the rows whose timestamp is before t, in unix nanoseconds, as not to be inserted: retention
 // has removed them, or would at once. It returns how many rows it marked that no earlier call had. The marks
 // last until Reset.
-func (b *Batch) SkipBefore(t int64) int {
-	n := 0
-	for row, timestamp := range b.timestamps {
-		if timestamp < t && b.mark(row, expired) {
-			n++
-		}
+func (b *Batch) SkipBefore(t int64) (n int, err error) {
+	if b.earliest >= t {
+		return 0, nil
 	}
-	return n
+	err = b.each(func(r *record, decoded *logs.Batch) {
+		for i, timestamp := range decoded.Timestamps {
+			if timestamp < t && b.mark(r.first+i, expired) {
+				n++
+			}
+		}
+	})
+	return n, err
 }
 
 // mark marks a row and reports whether it did not have that mark yet.
@@ -201,15 +206,4 @@ func (b *Batch) find(sequence uint64, index uint32) (int, bool) {
 		return 0, false
 	}
 	return b.records[i].first + int(index), true
-}
-
-// span returns the earliest and the latest timestamp of the rows that have no mark; there must be one.
-func (b *Batch) span() (earliest, latest int64) {
-	earliest, latest = logs.MaxTime, logs.MinTime
-	for row, timestamp := range b.timestamps {
-		if !b.has(row, held|expired) {
-			earliest, latest = min(earliest, timestamp), max(latest, timestamp)
-		}
-	}
-	return earliest, latest
 }

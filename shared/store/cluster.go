@@ -39,8 +39,8 @@ type cluster struct {
 	mu    sync.Mutex
 	known *topology
 	asked time.Time
-	conns map[string]driver.Conn // by address
-	using map[uint32]int         // by the number of a shard: which of its replicas
+	conns map[string]*server // by address
+	using map[uint32]int     // by the number of a shard: which of its replicas
 }
 
 // topology is where the servers of a cluster are.
@@ -144,7 +144,7 @@ func (c *cluster) address(host string, port uint16, alone bool) string {
 }
 
 // connection returns that to a server.
-func (c *cluster) connection(address string) (driver.Conn, error) {
+func (c *cluster) connection(address string) (*server, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if conn, ok := c.conns[address]; ok {
@@ -152,9 +152,9 @@ func (c *cluster) connection(address string) (driver.Conn, error) {
 	}
 	options := c.options
 	options.Addr = []string{address}
-	conn, err := clickhouse.Open(&options)
+	conn, err := openServer(options)
 	if err != nil {
-		return nil, fmt.Errorf("ClickHouse: %w", err)
+		return nil, err
 	}
 	c.conns[address] = conn
 	return conn, nil
@@ -171,7 +171,7 @@ func (c *cluster) close() error {
 }
 
 // onTarget is on for the shard that the batch goes to.
-func (s *Store) onTarget(ctx context.Context, b *Batch, do func(driver.Conn) error) error {
+func (s *Store) onTarget(ctx context.Context, b *Batch, do func(*server) error) error {
 	target := b.Target
 	if target == 0 {
 		var err error
@@ -184,7 +184,7 @@ func (s *Store) onTarget(ctx context.Context, b *Batch, do func(driver.Conn) err
 
 // on calls do with a connection to a replica of a shard of the cluster. After an error that another replica may be spared,
 // the next call gets another one. Without a cluster there is one connection.
-func (s *Store) on(ctx context.Context, number uint32, do func(driver.Conn) error) error {
+func (s *Store) on(ctx context.Context, number uint32, do func(*server) error) error {
 	if s.cluster == nil {
 		return do(s.conn)
 	}
@@ -240,7 +240,7 @@ func (s *Store) each(ctx context.Context, do func(driver.Conn) error) error {
 		return err
 	}
 	for _, of := range t.shards {
-		if err := s.on(ctx, of.number, do); err != nil {
+		if err := s.on(ctx, of.number, func(conn *server) error { return do(conn) }); err != nil {
 			return err
 		}
 	}

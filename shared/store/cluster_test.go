@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/casteloig/logthra/shared/embedded"
 	"github.com/casteloig/logthra/shared/embedded/enginetest"
@@ -156,12 +155,12 @@ func TestClusterUnknown(t *testing.T) {
 
 // After an error that another replica may be spared, that one is asked.
 func TestClusterReplicas(t *testing.T) {
-	server := enginetest.ClickHouse(t)
-	s := openAt(t, server, "replicas")
-	s.cluster.known = &topology{shards: []shard{{1, []string{"127.0.0.1:1", server.Addr()}}}}
+	engine := enginetest.ClickHouse(t)
+	s := openAt(t, engine, "replicas")
+	s.cluster.known = &topology{shards: []shard{{1, []string{"127.0.0.1:1", engine.Addr()}}}}
 	s.cluster.asked, s.cluster.using[1] = time.Now(), 0
 	ask := func(sql string) error {
-		return s.on(t.Context(), 1, func(conn driver.Conn) error { return conn.Exec(t.Context(), sql) })
+		return s.on(t.Context(), 1, func(conn *server) error { return conn.Exec(t.Context(), sql) })
 	}
 	if err := ask("SELECT 1"); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Fatalf("the first replica is not there: %v", err)
@@ -174,12 +173,12 @@ func TestClusterReplicas(t *testing.T) {
 		stays bool
 	}{{60, true}, {469, true}, {497, true}, {242, false}, {241, false}, {999, false}, {319, false}} {
 		s.cluster.using[1] = 1
-		err := s.on(t.Context(), 1, func(driver.Conn) error { return &clickhouse.Exception{Code: int32(c.code)} })
+		err := s.on(t.Context(), 1, func(*server) error { return &clickhouse.Exception{Code: int32(c.code)} })
 		if stays := s.cluster.using[1] == 1; err == nil || stays != c.stays {
 			t.Errorf("after code %d the replica stays: %t, want %t", c.code, stays, c.stays)
 		}
 	}
-	if err := s.on(t.Context(), 7, func(driver.Conn) error { return nil }); !errors.Is(err, errSchema) {
+	if err := s.on(t.Context(), 7, func(*server) error { return nil }); !errors.Is(err, errSchema) {
 		t.Errorf("a shard that is gone: %v", err)
 	}
 }

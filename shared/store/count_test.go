@@ -23,7 +23,7 @@ func TestCounts(t *testing.T) {
 			for i := range record.entries {
 				r.EndEntry(1700000000000000000+int64(i%2)*24*3600e9, true)
 			}
-			b.Add(record.sequence, record.tenant, &r)
+			addCopy(b, record.sequence, record.tenant, &r)
 		}
 		insert(t, s, b, token)
 	}

@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/casteloig/logthra/shared/logs"
 )
 
 // Reconcile asks the table which rows of the batch it holds, and marks them, so that Insert leaves them out. It
@@ -36,20 +39,19 @@ func (s *Store) Reconcile(ctx context.Context, b *Batch) (missing int, err error
 // ClickHouse streams them from the granules that times and sequences leave over, and keeps nothing. Of a cluster each shard
 // is asked: another one than the batch's may hold rows that were replayed, or sent before a shard was added.
 func (s *Store) markHeld(ctx context.Context, b *Batch) error {
-	earliest, latest := b.span()
 	return s.each(ctx, func(conn driver.Conn) error {
 		if err := s.fetched(ctx, conn); err != nil {
 			return err
 		}
-		return s.markHeldOn(ctx, conn, b, earliest, latest)
+		return s.markHeldOn(ctx, conn, b)
 	})
 }
 
-// markHeldOn marks the rows of a span of times that one server holds.
-func (s *Store) markHeldOn(ctx context.Context, conn driver.Conn, b *Batch, earliest, latest int64) error {
+// markHeldOn marks the rows that one server holds.
+func (s *Store) markHeldOn(ctx context.Context, conn driver.Conn, b *Batch) error {
 	rows, err := conn.Query(wholeAnswer(ctx), "SELECT wal_seq, wal_index FROM "+s.rows()+" WHERE wal_shard = ? AND wal_seq BETWEEN ? AND ? AND timestamp BETWEEN "+
 		"fromUnixTimestamp64Nano(toInt64(?), 'UTC') AND fromUnixTimestamp64Nano(toInt64(?), 'UTC')",
-		b.Shard, b.records[0].sequence, b.records[len(b.records)-1].sequence, earliest, latest)
+		b.Shard, b.records[0].sequence, b.records[len(b.records)-1].sequence, b.earliest, b.latest)
 	if err != nil {
 		return err
 	}
@@ -78,27 +80,32 @@ func (s *Store) addStreams(ctx context.Context, b *Batch) error {
 		labels      string
 		first, last int64
 	}
-	spans, row := make(map[key]*span), 0
-	for i := range b.streams {
-		stream := &b.streams[i]
-		var of *span
-		for range stream.rows {
-			if b.has(row, held) {
-				timestamp := b.timestamps[row]
-				if of == nil {
-					of = spans[key{stream.tenant, stream.id}]
+	spans := make(map[key]*span)
+	err := b.each(func(r *record, decoded *logs.Batch) {
+		i := 0
+		for _, stream := range decoded.Streams {
+			var of *span
+			for range stream.Entries {
+				if b.has(r.first+i, held) {
+					timestamp := decoded.Timestamps[i]
+					if of == nil {
+						at := key{r.tenant, logs.StreamID(r.tenant, stream.Labels)}
+						if of = spans[at]; of == nil {
+							of = &span{strings.Clone(stream.Labels), timestamp, timestamp}
+							spans[at] = of
+						}
+					}
+					of.first, of.last = min(of.first, timestamp), max(of.last, timestamp)
 				}
-				if of == nil {
-					of = &span{stream.labels, timestamp, timestamp}
-					spans[key{stream.tenant, stream.id}] = of
-				}
-				of.first, of.last = min(of.first, timestamp), max(of.last, timestamp)
+				i++
 			}
-			row++
 		}
+	})
+	if err != nil {
+		return err
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"async_insert": 0}))
-	return s.onTarget(ctx, b, func(conn driver.Conn) error {
+	return s.onTarget(ctx, b, func(conn *server) error {
 		insert, err := conn.PrepareBatch(ctx, "INSERT INTO "+s.streams()+" (tenant_id, stream_id, stream, first_seen, last_seen)") //nolint:clickhouselint // see Insert
 		if err != nil {
 			return err

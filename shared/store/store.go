@@ -35,7 +35,7 @@ type Config struct {
 
 // Store is a pool of connections to one ClickHouse, or a cluster. It is safe for concurrent use.
 type Store struct {
-	conn     driver.Conn // to a server that the DSN names
+	conn     *server // that the DSN names
 	database string
 	cluster  *cluster // nil: there is none
 	log      *slog.Logger
@@ -56,21 +56,20 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	// All names are qualified, and the database may be yet to be created.
 	options.Auth.Database = "default"
-	options.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	options.DialTimeout = dialTimeout
 	options.ReadTimeout = readTimeout
 	options.MaxOpenConns = cfg.Connections + 2 // migrations and probes beside the inserts
 	options.MaxIdleConns = options.MaxOpenConns
 	options.ConnMaxLifetime = time.Hour
 	options.ClientInfo.Products = append(options.ClientInfo.Products, struct{ Name, Version string }{"logthra", ""})
-	conn, err := clickhouse.Open(options)
+	conn, err := openServer(*options)
 	if err != nil {
-		return nil, fmt.Errorf("ClickHouse: %w", err)
+		return nil, err
 	}
 	s := &Store{conn: conn, database: database, log: log}
 	if cfg.Cluster != "" {
 		s.cluster = &cluster{
-			name: cfg.Cluster, quorum: cfg.Quorum, options: *options, conns: map[string]driver.Conn{}, using: map[uint32]int{},
+			name: cfg.Cluster, quorum: cfg.Quorum, options: *options, conns: map[string]*server{}, using: map[uint32]int{},
 		}
 	}
 	return s, nil
