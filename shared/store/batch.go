@@ -125,7 +125,12 @@ func (d *decoder) release() {
 	decoders.Put(d)
 }
 
+// decode decodes a record. One without rows may be one that can't be decoded: it is a dead letter.
 func (d *decoder) decode(r *record) (err error) {
+	if r.rows == 0 {
+		d.Reset()
+		return nil
+	}
 	if d.scratch, err = r.Decode(&d.Batch, d.scratch); err != nil {
 		return fmt.Errorf("record %d, which could be decoded before: %w", r.sequence, err)
 	}

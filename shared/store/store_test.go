@@ -133,7 +133,7 @@ func TestMigrateByManyAtOnceAndAgain(t *testing.T) {
 	if err := s.Migrate(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if got := query(t, s, "SELECT concat(toString(version), ' ', name) FROM logs.migration FINAL ORDER BY version"); got != "1 0001_log\n2 0002_stream" {
+	if got := query(t, s, "SELECT concat(toString(version), ' ', name) FROM logs.migration FINAL ORDER BY version"); got != "1 0001_log\n2 0002_stream\n3 0003_merge" {
 		t.Errorf("the migrations on record are\n%s", got)
 	}
 	// A newer schema is left as it is.

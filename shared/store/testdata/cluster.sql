@@ -66,3 +66,7 @@ GROUP BY tenant_id, stream_id;
 CREATE TABLE IF NOT EXISTS logs.stream ON CLUSTER `it's` AS logs.stream_local
 ENGINE = Distributed(`it's`, logs, stream_local, stream_id);
 
+-- A merge goes column by column, not only from eleven columns on: whatever it does not have to sort by, it passes on without
+-- making rows of it. That is half the CPU of a merge, and less memory.
+ALTER TABLE logs.log_local ON CLUSTER `it's` MODIFY SETTING vertical_merge_algorithm_min_columns_to_activate = 1;
+
