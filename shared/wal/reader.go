@@ -83,33 +83,42 @@ func (r *Record) Decode(b *logs.Batch, scratch []byte) ([]byte, error) {
 	return raw, nil
 }
 
-// Reader reads the records of one shard in order. Ahead of what was read it holds as many bytes as two messages
-// of the largest size: it asks for more when half of them are read, and a request that the next message does not
-// fit into would wait for its own end.
+// What a Reader asks for at once, and so what it holds ahead of what was read: so many messages, or about so many bytes. A
+// message that is larger it asks for alone.
+const (
+	fetchMessages = 256
+	fetchBytes    = 4 << 20
+)
+
+// inactiveAfter is how long NATS keeps the consumer of a reader that has gone without a word.
+const inactiveAfter = time.Minute
+
+// Reader reads the records of one shard in order.
 type Reader struct {
-	records  chan Record
-	err      error // why records was closed; read after that
-	messages jetstream.MessagesContext
-	cancel   context.CancelFunc
+	wal      *WAL
+	shard    int
+	next     uint64 // sequence from which on nothing was handed out
+	consumer jetstream.Consumer
+	passed   uint64 // messages that the consumer has sent: where one is missing, it is made anew
+
+	records chan Record
+	err     error // why records was closed; read after that
+	cancel  context.CancelFunc
 }
 
 // Read returns a reader of a shard that begins with the first record whose sequence is from or more, and
 // goes on with those that are yet to come. The caller closes it.
 func (w *WAL) Read(ctx context.Context, shard int, from uint64) (*Reader, error) {
-	consumer, err := w.state.Load().streams[shard].OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:   max(from, 1),
-	})
-	if err != nil {
+	r := &Reader{wal: w, shard: shard, next: max(from, 1), records: make(chan Record)}
+	if err := r.consume(ctx); err != nil {
 		return nil, fmt.Errorf("reading %s from %d: %w", StreamName(shard), from, explain(err))
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(2 * (int(w.nc.MaxPayload()) + prefetchSlack)))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s from %d: %w", StreamName(shard), from, explain(err))
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r := &Reader{records: make(chan Record), messages: messages, cancel: cancel}
-	go r.run(ctx, shard, from)
+	ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(r.records)
+		r.err = fmt.Errorf("reading %s: %w", StreamName(shard), explain(r.run(ctx)))
+		r.discard()
+	}()
 	return r, nil
 }
 
@@ -122,42 +131,83 @@ func (r *Reader) Err() error { return r.err }
 // Close ends reading and waits until nothing of the reader runs any more.
 func (r *Reader) Close() {
 	r.cancel()
-	r.messages.Stop()
-	for range r.records { // until run closes it
+	for range r.records { // until run has ended
 	}
 }
 
-func (r *Reader) run(ctx context.Context, shard int, from uint64) {
-	defer close(r.records)
-	for {
-		msg, err := r.messages.Next()
-		if err != nil {
-			if !errors.Is(err, jetstream.ErrMsgIteratorClosed) {
-				r.messages.Stop()
+// consume makes a consumer that begins at next. It keeps no acknowledgements: where this reader is, only it knows.
+func (r *Reader) consume(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
+	defer cancel()
+	r.passed = 0
+	r.consumer, err = r.wal.state.Load().streams[r.shard].CreateConsumer(ctx, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.next,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: inactiveAfter,
+	})
+	return err
+}
+
+// discard lets NATS forget the consumer at once, if it can be reached.
+func (r *Reader) discard() {
+	if r.consumer == nil || !r.wal.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), DefaultTimeout)
+	defer cancel()
+	_ = r.wal.state.Load().streams[r.shard].DeleteConsumer(ctx, r.consumer.CachedInfo().Name)
+}
+
+// run hands out records until ctx ends. A consumer that NATS has lost, as with the server it was on, is made anew; where that
+// fails, reading has.
+func (r *Reader) run(ctx context.Context) error {
+	for most := fetchBytes; ; {
+		from := r.next
+		fetched, err := r.consumer.Fetch(fetchMessages, jetstream.FetchMaxBytes(most), jetstream.FetchContext(ctx))
+		if err == nil {
+			if err = r.hand(ctx, fetched.Messages()); err == nil {
+				err = fetched.Error()
 			}
-			r.err = fmt.Errorf("reading %s: %w", StreamName(shard), explain(err))
-			return
 		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			r.discard()
+			if err := r.consume(ctx); err != nil {
+				return err
+			}
+		case r.next == from && most == fetchBytes:
+			most = int(r.wal.nc.MaxPayload()) + prefetchSlack // the next message may be a large one
+		default:
+			most = fetchBytes
+		}
+	}
+}
+
+var errGap = errors.New("messages were lost on the way")
+
+// hand hands out messages.
+func (r *Reader) hand(ctx context.Context, messages <-chan jetstream.Msg) error {
+	for msg := range messages {
 		meta, err := msg.Metadata()
 		if err != nil {
-			r.err = fmt.Errorf("reading %s: %w", StreamName(shard), err)
-			r.messages.Stop()
-			return
+			return err
 		}
-		if meta.Sequence.Stream < from {
-			continue
+		if r.passed++; meta.Sequence.Consumer != r.passed {
+			return errGap
 		}
 		record := Record{
-			Shard: shard, Sequence: meta.Sequence.Stream, Tenant: tenantOf(msg.Subject()), Time: meta.Timestamp,
+			Shard: r.shard, Sequence: meta.Sequence.Stream, Tenant: tenantOf(msg.Subject()), Time: meta.Timestamp,
 			header: msg.Headers(), data: msg.Data(),
 		}
 		select {
 		case r.records <- record:
+			r.next = record.Sequence + 1
 		case <-ctx.Done():
-			r.err = ctx.Err()
-			return
+			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 // tenantOf takes the tenant out of a subject, logs.<tenant>.<shard>.
