@@ -30,9 +30,8 @@ func (p *process) startTelemetry(cfg config.Telemetry, role string) (tracer trac
 	if !isLoopback(listener.Addr().String()) {
 		p.log.Warn("whoever reaches this address sees profiles of the process, and can slow it down", "debug", listener.Addr().String())
 	}
-	mux := http.NewServeMux()
+	mux := http.NewServeMux() // without the command line, in which there may be passwords
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)

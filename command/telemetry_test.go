@@ -147,12 +147,15 @@ func TestTelemetryHarmsNothing(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("50 pushes took %s", took)
 	}
-	for name, want := range map[string]int{"debug": http.StatusOK, "http": http.StatusNotFound, "ingester-http": http.StatusNotFound} {
-		response, err := http.Get("http://" + l.at[name] + "/debug/pprof/heap")
+	for path, want := range map[string]int{
+		l.at["debug"] + "/debug/pprof/heap": http.StatusOK, l.at["debug"] + "/debug/pprof/cmdline": http.StatusNotFound,
+		l.at["http"] + "/debug/pprof/heap": http.StatusNotFound, l.at["ingester-http"] + "/debug/pprof/heap": http.StatusNotFound,
+	} {
+		response, err := http.Get("http://" + path)
 		must(t, err)
 		response.Body.Close()
 		if response.StatusCode != want {
-			t.Errorf("profiles on %s: %s", name, response.Status)
+			t.Errorf("%s: %s", path, response.Status)
 		}
 	}
 	flush(t, l.at["ingester"])

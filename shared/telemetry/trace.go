@@ -19,7 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// TraceHeader names a push's place in a trace, in its request and in its record: https://www.w3.org/TR/trace-context/
+// TraceHeader names a push's place in a trace, in its request: https://www.w3.org/TR/trace-context/
 const TraceHeader = "traceparent"
 
 // traceQueue is how many spans may wait for the collector. More are dropped.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/casteloig/logthra/shared/embedded/enginetest"
 	"github.com/casteloig/logthra/shared/logs"
@@ -414,6 +415,11 @@ func TestDeadLetterOfTheLargestRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		size -= int(large.Size - large.Limit)
+	}
+	// To be traced makes it no larger.
+	traced := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: [16]byte{1}, SpanID: [8]byte{1}, TraceFlags: trace.FlagsSampled}))
+	if _, err := w.Publish(traced, "other", "", batchOf(map[string][]entry{"{}": {{ts: 1, line: line[:size]}}}, "{}")); err != nil {
+		t.Error(err)
 	}
 	record, err := w.Record(t.Context(), 0, ack.Sequence)
 	if err != nil {

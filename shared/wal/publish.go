@@ -27,6 +27,7 @@ const (
 	headerEncoding = "Logthra-Encoding"
 	headerEntries  = "Logthra-Entries"
 	headerContent  = "Logthra-Content"
+	headerTrace    = "Logthra-Traceparent" // not traceparent itself, which a NATS with message tracing acts upon
 
 	version1   = "1"
 	encodingS2 = "s2"
@@ -100,9 +101,6 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 			headerEntries:         {strconv.Itoa(b.Len())},
 		},
 	}
-	if at := trace.SpanContextFromContext(ctx); at.IsSampled() {
-		msg.Header[telemetry.TraceHeader] = []string{telemetry.FormatTrace(at)}
-	}
 	digest := "" // of what must be equal under an equal key
 	if key != "" && !b.Stamped {
 		sum := content.Bytes()
@@ -111,6 +109,12 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 	}
 	if size, limit := int64(msg.Size())+deadLetterHeaders, w.nc.MaxPayload(); size > limit { // it may have to be put aside
 		return Ack{}, &TooLargeError{size, limit}
+	}
+	if at := trace.SpanContextFromContext(ctx); at.IsSampled() {
+		msg.Header[headerTrace] = []string{telemetry.FormatTrace(at)}
+		if int64(msg.Size())+deadLetterHeaders > w.nc.MaxPayload() { // a push is not refused for being traced
+			delete(msg.Header, headerTrace)
+		}
 	}
 	ack, shard, err := w.publish(ctx, msg, tenant, id, shard, other)
 	if err != nil {

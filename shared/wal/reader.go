@@ -47,7 +47,7 @@ func (e *UndecodableError) Unwrap() error { return e.Reason }
 
 // Trace is the record's place in a trace. It is not valid where the push was not sampled.
 func (r *Record) Trace() trace.SpanContext {
-	return telemetry.ParseTrace(r.header.Get(telemetry.TraceHeader))
+	return telemetry.ParseTrace(r.header.Get(headerTrace))
 }
 
 // Size is the number of bytes of the record's body, as the WAL stores it.
