@@ -418,7 +418,7 @@ func TestDeadLetterOfTheLargestRecord(t *testing.T) {
 	}
 	// To be traced makes it no larger.
 	traced := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: [16]byte{1}, SpanID: [8]byte{1}, TraceFlags: trace.FlagsSampled}))
-	if _, err := w.Publish(traced, "other", "", batchOf(map[string][]entry{"{}": {{ts: 1, line: line[:size]}}}, "{}")); err != nil {
+	if _, err := w.Publish(traced, "emca", "", batchOf(map[string][]entry{"{}": {{ts: 1, line: line[:size]}}}, "{}")); err != nil {
 		t.Error(err)
 	}
 	record, err := w.Record(t.Context(), 0, ack.Sequence)
