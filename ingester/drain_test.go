@@ -14,8 +14,9 @@ import (
 // BenchmarkDrain lands a backlog as it is after an outage of ClickHouse, and compares that with what is the most
 // that could be reached: a bare loop that inserts the same batches, made beforehand, with as many at once.
 func BenchmarkDrain(b *testing.B) {
-	const shards, records, lines, batchRows = 4, 4000, 1000, 250_000
+	const shards, records, lines, batchRows = 4, 10_000, 2000, 500_000
 	f := newFixture(b, shards)
+	f.wal = f.connect(shards, 8<<30)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range records {
 		var batch logs.Batch

@@ -358,7 +358,7 @@ func TestALostPosition(t *testing.T) {
 	if err := js.DeleteKeyValue(t.Context(), wal.Bucket); err != nil {
 		t.Fatal(err)
 	}
-	f.wal = f.connect(1)
+	f.wal = f.connect(1, 1<<30)
 	f.push(3, 10)
 	f.own(context.Background(), "successor", nil)
 	f.landed()

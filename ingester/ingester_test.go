@@ -49,7 +49,7 @@ var databases atomic.Int32
 func newFixture(t testing.TB, shards int) *fixture {
 	t.Helper()
 	f := &fixture{t: t, nats: enginetest.NATS(t)}
-	f.wal = f.connect(shards)
+	f.wal = f.connect(shards, 1<<30)
 	f.link = newLink(t, enginetest.ClickHouse(t).Addr())
 	f.store = f.open(f.link.addr, fmt.Sprintf("ingester_%d", databases.Add(1)))
 	if err := f.ride(func() error { return f.store.Migrate(t.Context(), 0) }); err != nil {
@@ -80,9 +80,9 @@ func (f *fixture) conn(t testing.TB) *nats.Conn {
 	return nc
 }
 
-func (f *fixture) connect(shards int) *wal.WAL {
+func (f *fixture) connect(shards int, maxBytes int64) *wal.WAL {
 	f.t.Helper()
-	w, err := wal.Open(f.t.Context(), f.conn(f.t), wal.Config{Shards: shards, Replicas: 1, MaxBytes: 1 << 30, DedupWindow: time.Minute}, quiet())
+	w, err := wal.Open(f.t.Context(), f.conn(f.t), wal.Config{Shards: shards, Replicas: 1, MaxBytes: maxBytes, DedupWindow: time.Minute}, quiet())
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -20,6 +20,11 @@ const childEnv = "LOGTHRA_CLICKHOUSE_CHILD"
 // has let go of it. It waits for running queries, which may take for ever.
 const orphanGrace = 2 * time.Second
 
+// niceness is how far an embedded ClickHouse stands back where the machine has not enough for all. Whoever pushes waits for an answer;
+// what ClickHouse works on is on disk already. At half of what two cores can take, the p99 of pushes falls to less than half
+// (docs/performance.md).
+const niceness = 10
+
 // RunChild becomes ClickHouse, and does not return, when this process was
 // started by [StartClickHouse] as its child. Otherwise it returns at once. Call
 // it first in main and in TestMain, before flags are parsed and files opened.
@@ -42,6 +47,8 @@ func runClickHouse(library string, args []string) error {
 	// manager's SIGTERM to the whole group must not end it before the drain.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go dieWithParent()
+	// On Linux it is this thread's, and that of those that ClickHouse starts from here. Where it is refused, nothing is lost.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness)
 
 	handle, err := purego.Dlopen(library, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {

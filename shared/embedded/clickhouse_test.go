@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,6 +117,32 @@ func childPID(t *testing.T, dir string) int {
 	}
 	pid, _ := strconv.Atoi(string(match[1]))
 	return pid
+}
+
+// Its threads stand back behind those of whoever takes pushes.
+func TestClickHouseStandsBack(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, startClickHouse(t, embedded.ClickHouseConfig{Dir: dir}))
+	run(t, db, "SELECT 1")
+	// Go's own threads, which hardly work, stay as they are.
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", childPID(t, dir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nice := 0
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // from the state on, which is field 3
+		if fields[19-3] == "10" {
+			nice++
+		}
+	}
+	if runtime.GOOS == "linux" && nice < len(threads)/2 {
+		t.Errorf("%d of %d threads stand back", nice, len(threads))
+	}
 }
 
 func TestClickHouseSurvivesKill(t *testing.T) {
