@@ -56,8 +56,16 @@ type environment struct {
 	version string
 }
 
+// garbagePercent is how much garbage may pile up beside what is in use before it is collected. What a role holds is lines, in
+// which there is nothing to look for: to collect twice as often as Go does by itself costs next to nothing, and saves a
+// quarter of the memory.
+const garbagePercent = 50
+
 // Main runs the command with its arguments and returns the exit code.
 func Main(version string, args []string) int {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
 	version = versionOf(version)
 	var flags cli
 	parser, err := newParser(&flags, version)

@@ -141,6 +141,14 @@ func (b *body) hold(buffers, size int) error {
 	return nil
 }
 
+// shrink gives back what was taken for more than the data itself.
+func (b *body) shrink() {
+	if more := b.held - int64(cap(b.data)); more > 0 {
+		b.budget.Release(more)
+		b.held -= more
+	}
+}
+
 var gzips, flates, zstds sync.Pool
 
 func (b *body) gunzip(from io.Reader, limit int) (err error) {

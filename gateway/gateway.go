@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type Gateway struct {
 	metrics  *Metrics
 	log      *slog.Logger
 	batches  sync.Pool
+	working  chan struct{} // has room for as many as decode at a time
 	draining atomic.Bool
 	warned   atomic.Int64 // unix nanoseconds of the last warning about refused pushes
 }
@@ -72,6 +74,7 @@ func New(cfg Config, w *wal.WAL, m *Metrics, log *slog.Logger) *Gateway {
 		cfg: cfg, wal: w, metrics: m, log: log, limiter: limit.New(cfg.Live, m.limited, log),
 		inflight: budget{most: cfg.MaxInflightBytes},
 		batches:  sync.Pool{New: func() any { return new(logs.Batch) }},
+		working:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	m.watch(&g.inflight)
 	return g
@@ -93,10 +96,27 @@ func (g *Gateway) Ready(ctx context.Context) error {
 const maxPooledBatch = 4 << 20
 
 // push decodes a push, holds it against the limits and publishes it, and returns how many entries were taken and whether
-// the WAL had them already. each is told of the entries that a limit refuses; where it is nil, one refuses the push.
+// the WAL had them already. each is told of the entries that a limit refuses; where it is nil, one refuses the push. decoded
+// is called when nothing is needed any more of what the push was decoded to.
 func (g *Gateway) push(
-	ctx context.Context, from origin, each func(int, *limit.Error), decode func(*logs.Batch) error,
+	ctx context.Context, from origin, each func(int, *limit.Error), decode func(*logs.Batch) error, decoded func(),
 ) (entries int, duplicate bool, err error) {
+	ctx, end := g.span(ctx, from)
+	record, err := g.record(from, each, decode)
+	decoded()
+	if err == nil {
+		entries = record.Entries
+		duplicate, err = g.publish(ctx, from, record)
+	}
+	end(record, err)
+	return entries, duplicate, err
+}
+
+// record decodes a push, and makes a record of it. As many do that at a time as there are processors for: more would be no
+// faster, and each needs several times the memory of what it then waits with for the disk.
+func (g *Gateway) record(from origin, each func(int, *limit.Error), decode func(*logs.Batch) error) (*wal.Encoded, error) {
+	g.working <- struct{}{}
+	defer func() { <-g.working }()
 	batch := g.batches.Get().(*logs.Batch)
 	defer func() {
 		if cap(batch.Lines) <= maxPooledBatch {
@@ -104,37 +124,39 @@ func (g *Gateway) push(
 			g.batches.Put(batch)
 		}
 	}()
-	ctx, end := g.span(ctx, from)
-	defer func() { end(batch, err) }()
 	if err := decode(batch); err != nil {
-		return 0, false, err
+		return nil, err
 	}
-	duplicate, err = g.publish(ctx, from, each, batch)
-	return batch.Len(), duplicate, err
+	return g.encode(from, each, batch)
 }
 
-// publish is push for what has been decoded. A push without entries is taken, and leaves nothing.
-func (g *Gateway) publish(ctx context.Context, from origin, each func(int, *limit.Error), batch *logs.Batch) (duplicate bool, err error) {
+// encode holds a batch against the limits, and makes a record of what they leave.
+func (g *Gateway) encode(from origin, each func(int, *limit.Error), batch *logs.Batch) (*wal.Encoded, error) {
 	if err := from.limits.Check(batch, time.Now().UnixNano(), each); err != nil {
-		return false, err
-	}
-	if batch.Len() == 0 {
-		return false, nil
+		return nil, err
 	}
 	memory := entryMemory * int64(batch.Len())
 	if !g.inflight.TryAcquire(memory) {
-		return false, errBusy
+		return nil, errBusy
 	}
 	defer g.inflight.Release(memory)
+	return wal.Encode(batch)
+}
+
+// publish publishes a record. One without entries is taken, and leaves nothing.
+func (g *Gateway) publish(ctx context.Context, from origin, record *wal.Encoded) (duplicate bool, err error) {
+	if record.Entries == 0 {
+		return false, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.PushTimeout)
 	defer cancel()
 	began := time.Now()
-	ack, err := g.publishTraced(ctx, from, batch)
+	ack, err := g.publishTraced(ctx, from, record)
 	g.metrics.publishSeconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return false, err
 	}
-	g.metrics.accepted(from.protocol, batch.Len(), len(batch.Lines), ack)
+	g.metrics.accepted(from.protocol, record.Entries, record.LineBytes, ack)
 	return ack.Duplicate, nil
 }
 

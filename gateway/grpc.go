@@ -183,19 +183,19 @@ func (g *Gateway) takeMessage(
 ) (entries int, duplicate bool, err error) {
 	size := message.Len()
 	g.metrics.bodyBytes.WithLabelValues(from.protocol).Add(float64(size))
-	memory := int64(size) * (1 + memoryFactor)
-	if !g.inflight.TryAcquire(memory) {
+	decoded := int64(size) * memoryFactor
+	if !g.inflight.TryAcquire(int64(size) + decoded) {
 		message.Free()
 		return 0, false, errBusy
 	}
-	defer g.inflight.Release(memory)
+	defer g.inflight.Release(int64(size))
 	body := message.MaterializeToBuffer(mem.DefaultBufferPool())
 	message.Free()
 	defer body.Free()
 	from.limits.Charge(size)
 	return g.push(ctx, from, each, func(b *logs.Batch) error {
 		return read(b, body.ReadOnlyData(), time.Now().UnixNano(), g.cfg.Limits)
-	})
+	}, func() { g.inflight.Release(decoded) })
 }
 
 // status is the gRPC status of a push that was not taken. Where another try is worth it, it says when, in the form

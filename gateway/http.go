@@ -115,7 +115,7 @@ func (g *Gateway) takeBody(request *http.Request, from *origin, x *exchange) err
 	from.limits.Charge(size)
 	_, _, err = g.push(request.Context(), *from, x.each, func(b *logs.Batch) error {
 		return x.decode(b, body.data, time.Now().UnixNano(), g.cfg.Limits)
-	})
+	}, body.shrink)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/casteloig/logthra/gateway/syslog"
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/wal"
 )
 
 const protocolSyslog = "syslog"
@@ -46,8 +47,11 @@ func (g *Gateway) pushSyslog(ctx context.Context, name, key string, batch *logs.
 		g.metrics.bodyBytes.WithLabelValues(protocolSyslog).Add(float64(len(batch.Lines)))
 		from.limits.Charge(len(batch.Lines))
 		traced, end := g.span(ctx, from)
-		_, err = g.publish(traced, from, func(int, *limit.Error) {}, batch)
-		end(batch, err)
+		var record *wal.Encoded
+		if record, err = g.encode(from, func(int, *limit.Error) {}, batch); err == nil {
+			_, err = g.publish(traced, from, record)
+		}
+		end(record, err)
 	}
 	status := 204
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // An insert is sent in blocks of at most so many rows, or about so many bytes of lines, whichever is reached first, so
 // that what is decoded of a batch at a time stays small beside it. ClickHouse joins them again.
 const (
-	blockRows  = 64 << 10
-	blockBytes = 4 << 20
+	blockRows  = 16 << 10
+	blockBytes = 2 << 20
 )
 
 // block is some rows of a batch, in the form that ClickHouse's native protocol has for each column: what is filled in here

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -58,13 +59,42 @@ type Ack struct {
 	Bytes     int  // of the record, as the WAL stores it
 }
 
-// buffers holds what one publish needs: the record, and the record compressed.
+// Encoded is a batch as a record: what is left of it to be published. It is not changed by that.
+type Encoded struct {
+	Entries   int
+	LineBytes int // of all lines
+
+	data            []byte // compressed
+	content         xxh3.Uint128
+	coarse, stamped bool // as of the batch
+}
+
+// buffers holds what encoding needs: the record, and the record compressed.
 type buffers struct{ raw, packed []byte }
 
-// maxPooled is the largest buffer, in bytes, that is kept for the next publish.
+// maxPooled is the largest buffer, in bytes, that is kept for the next record.
 const maxPooled = 4 << 20
 
 var pool = sync.Pool{New: func() any { return new(buffers) }}
+
+// Encode makes a record of the batch, which is not needed any more then. The error is a *TooLargeError.
+func Encode(b *logs.Batch) (*Encoded, error) {
+	buf := pool.Get().(*buffers)
+	defer func() {
+		if cap(buf.raw)+cap(buf.packed) <= maxPooled {
+			pool.Put(buf)
+		}
+	}()
+	buf.raw = appendRecord(buf.raw[:0], b)
+	if len(buf.raw) > maxRecordBytes {
+		return nil, &TooLargeError{int64(len(buf.raw)), maxRecordBytes}
+	}
+	buf.packed = s2.Encode(buf.packed[:cap(buf.packed)], buf.raw)
+	return &Encoded{
+		Entries: b.Len(), LineBytes: len(b.Lines),
+		data: bytes.Clone(buf.packed), content: xxh3.Hash128(buf.raw), coarse: b.Coarse, stamped: b.Stamped,
+	}, nil
+}
 
 // Publish makes one record of the batch and returns once JetStream has it on disk. While JetStream does not confirm it, as
 // when the leader of a shard is lost, it is published again until ctx ends: it is taken once. A record that is
@@ -74,36 +104,30 @@ var pool = sync.Pool{New: func() any { return new(buffers) }}
 //
 // Errors: *TooLargeError, ErrKeyReused, ErrFull and ErrUnavailable; only the last two are worth another try.
 func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (Ack, error) {
-	buf := pool.Get().(*buffers)
-	defer func() {
-		if cap(buf.raw)+cap(buf.packed) <= maxPooled {
-			pool.Put(buf)
-		}
-	}()
-	buf.raw = appendRecord(buf.raw[:0], b)
-	if need := s2.MaxEncodedLen(len(buf.raw)); need < 0 {
-		return Ack{}, &TooLargeError{int64(len(buf.raw)), w.nc.MaxPayload()}
-	} else if cap(buf.packed) < need {
-		buf.packed = make([]byte, need)
+	record, err := Encode(b)
+	if err != nil {
+		return Ack{}, err
 	}
-	buf.packed = s2.Encode(buf.packed[:cap(buf.packed)], buf.raw)
+	return w.PublishEncoded(ctx, tenant, key, record)
+}
 
-	content := xxh3.Hash128(buf.raw)
-	id := identify(tenant, key, content, b.Coarse)
+// PublishEncoded is Publish for a record that was made before.
+func (w *WAL) PublishEncoded(ctx context.Context, tenant, key string, record *Encoded) (Ack, error) {
+	id := identify(tenant, key, record.content, record.coarse)
 	shard, other := w.state.Load().place(id)
 	msg := &nats.Msg{
 		Subject: subject(tenant, shard),
-		Data:    buf.packed,
+		Data:    record.data,
 		Header: nats.Header{
 			jetstream.MsgIDHeader: {id},
 			headerVersion:         {version1},
 			headerEncoding:        {encodingS2},
-			headerEntries:         {strconv.Itoa(b.Len())},
+			headerEntries:         {strconv.Itoa(record.Entries)},
 		},
 	}
 	digest := "" // of what must be equal under an equal key
-	if key != "" && !b.Stamped {
-		sum := content.Bytes()
+	if key != "" && !record.stamped {
+		sum := record.content.Bytes()
 		digest = hex.EncodeToString(sum[:])
 		msg.Header[headerContent] = []string{digest}
 	}
@@ -125,7 +149,7 @@ func (w *WAL) Publish(ctx context.Context, tenant, key string, b *logs.Batch) (A
 			return Ack{}, err
 		}
 	}
-	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(buf.packed)}, nil
+	return Ack{Shard: shard, Sequence: ack.Sequence, Duplicate: ack.Duplicate, Bytes: len(record.data)}, nil
 }
 
 // How a record is published again: after a confirmation has not come for firstPatience, then for twice as long each time, and
