@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/casteloig/logthra/shared/wal"
 )
 
@@ -232,11 +234,9 @@ func (r *run) look(ctx context.Context, watched []*Usage) {
 
 // push sends all pushes. The first that is refused ends it.
 func (r *run) push(ctx context.Context, senders []sender) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var sending sync.WaitGroup
+	sending, ctx := errgroup.WithContext(ctx)
 	for _, s := range senders {
-		sending.Go(func() {
+		sending.Go(func() error {
 			var latency histogram
 			defer func() {
 				r.mu.Lock()
@@ -244,22 +244,15 @@ func (r *run) push(ctx context.Context, senders []sender) error {
 				r.mu.Unlock()
 			}()
 			for p := range r.maker.pushes {
-				if ctx.Err() != nil {
-					return
-				}
 				if err := r.one(ctx, s, p, &latency); err != nil {
-					cancel(err)
-					return
+					return err
 				}
 				r.maker.sent(p)
 			}
+			return r.maker.err
 		})
 	}
-	sending.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return r.maker.err
+	return sending.Wait()
 }
 
 // How long to wait until a push is sent again where the answer does not say, and how often that is done.
@@ -289,7 +282,7 @@ func (r *run) one(ctx context.Context, s sender, p push, latency *histogram) err
 		}
 		var busy *busyError
 		if !errors.As(err, &busy) || attempt == mostRetries || ctx.Err() != nil {
-			return errors.Join(fmt.Errorf("%s: %w", r.cfg.URL, err), ctx.Err())
+			return fmt.Errorf("%s: %w", r.cfg.URL, err)
 		}
 		r.mu.Lock()
 		r.report.Retries++
@@ -298,7 +291,7 @@ func (r *run) one(ctx context.Context, s sender, p push, latency *histogram) err
 		select {
 		case <-time.After(max(busy.after, retryWait)):
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%s: %w: %w", r.cfg.URL, err, ctx.Err())
 		}
 	}
 	latency.add(time.Since(began))

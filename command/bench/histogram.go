@@ -43,7 +43,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	}
 	rank := max(int64(math.Ceil(q*float64(h.total))), 1)
 	for i, n := range h.counts {
-		if rank -= n; rank <= 0 {
+		if rank -= n; rank <= 0 && i < histogramBuckets-1 {
 			return min(time.Duration(math.Pow(histogramWidth, float64(i+1))*float64(time.Microsecond)), h.longest)
 		}
 	}
