@@ -42,9 +42,7 @@ func RetryDeadLetter(ctx context.Context, w *wal.WAL, s *store.Store, d wal.Dead
 		return 0, err
 	}
 	if retention > 0 {
-		if _, err := batch.SkipBefore(expiryHorizon(retention)); err != nil {
-			return 0, err
-		}
+		batch.SkipBefore(expiryHorizon(retention))
 	}
 	if inserted, err = s.Reconcile(ctx, &batch); err != nil {
 		return 0, err

@@ -513,10 +513,7 @@ func (r *Replay) insert(ctx context.Context, p *part, span wal.Range, resumed bo
 	}
 	expired := 0
 	if r.retention > 0 {
-		var err error
-		if expired, err = r.batch.SkipBefore(expiryHorizon(r.retention)); err != nil {
-			return err
-		}
+		expired = r.batch.SkipBefore(expiryHorizon(r.retention))
 	}
 	missing, intended, tried := -1, resumed, resumed
 	if resumed {

@@ -263,7 +263,7 @@ func (s *shard) gather(ctx context.Context) state {
 		if !s.decode(ctx, &record) {
 			return s.release
 		}
-		if !s.hold(store.SizeOf(&record)) {
+		if !s.hold(store.SizeOf(&s.decoded, &record)) {
 			s.pending = &record
 			if s.span.Last > 0 {
 				return s.intend
@@ -358,7 +358,7 @@ func (s *shard) hold(n int) bool {
 // makeRoom waits until the budget has room for the pending record. The batch is empty then, so that nobody
 // waits for what this shard holds.
 func (s *shard) makeRoom(ctx context.Context) bool {
-	want := min(int64(store.SizeOf(s.pending)), s.in.cfg.BufferBytes)
+	want := min(int64(store.SizeOf(&s.decoded, s.pending)), s.in.cfg.BufferBytes)
 	if s.in.budget.Acquire(ctx, want) != nil {
 		return false
 	}

@@ -95,7 +95,7 @@ func TestClassifyOfManyBlocks(t *testing.T) {
 	s, _ := migrated(t)
 	execute(t, s, "ALTER TABLE logs.log ADD CONSTRAINT c CHECK NOT startsWith(msg, 'row 3 ')")
 	for range 3 {
-		if err := s.Insert(t.Context(), wide(6*blockRows, 2), "token"); err == nil || Classify(err) != BadBatch {
+		if err := s.Insert(t.Context(), wide(6*manyRows, 2), "token"); err == nil || Classify(err) != BadBatch {
 			t.Errorf("%v", err)
 		}
 	}

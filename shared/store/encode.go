@@ -1,427 +1,395 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
 
 	"github.com/casteloig/logthra/shared/logs"
 )
 
-// An insert is sent in blocks of at most so many rows, or about so many bytes of lines, whichever is reached first, so
-// that what is decoded of a batch at a time stays small beside it. ClickHouse joins them again.
-const (
-	blockRows  = 16 << 10
-	blockBytes = 2 << 20
-)
-
-// block is some rows of a batch, in the form that ClickHouse's native protocol has for each column: what is filled in here
-// is what goes over the wire. All columns have a value for each row; also an empty map of metadata is written out, which costs
-// ClickHouse less than a default that it has to make.
+// An insert is one block of ClickHouse's native protocol: a column after the other, each with the values of all rows. The block
+// is never there as a whole: columns are written as they are made, some values at a time, from what the batch has, and the lines
+// from its records, which are decoded for it one by one. An empty map of metadata is written out, too, which costs ClickHouse less
+// than a default that it has to make.
+//
+// It has to be one block: ClickHouse counts the blocks that it is sent into the deduplication ids of the parts that it makes of
+// them, also where it joins them first. A repetition that leaves out what is there would be cut into blocks elsewhere, and
+// so land twice what the first attempt has still on its way.
 // https://clickhouse.com/docs/native-protocol/columns
-type block struct {
-	rows      int
-	tenants   dictionary
-	ids       values
-	times     values
-	streams   dictionary
-	lines     values
-	shards    values
-	sequences values
-	indexes   values
-	metadata  maps
-	columns   proto.Input // all of them
-}
 
-func newBlock() *block {
-	k := new(block)
-	column := func(name, kind string, c *values) {
-		c.rows, c.kind = &k.rows, proto.ColumnType(kind)
-		k.columns = append(k.columns, proto.InputColumn{Name: name, Data: c})
-	}
-	k.tenants.init(proto.KeyUInt16)
-	k.streams.init(proto.KeyUInt16)
-	k.metadata.names.init(proto.KeyUInt32)
-	k.columns = append(k.columns, proto.InputColumn{Name: "tenant_id", Data: &k.tenants})
-	column("stream_id", "UInt64", &k.ids)
-	column("timestamp", "DateTime64(9, 'UTC')", &k.times)
-	k.columns = append(k.columns, proto.InputColumn{Name: "stream", Data: &k.streams})
-	column("msg", "String", &k.lines)
-	column("wal_shard", "UInt16", &k.shards)
-	column("wal_seq", "UInt64", &k.sequences)
-	column("wal_index", "UInt32", &k.indexes)
-	k.columns = append(k.columns, proto.InputColumn{Name: "metadata", Data: &k.metadata})
-	return k
-}
+// chunkBytes is about how many bytes of a column are made before they are written.
+const chunkBytes = 256 << 10
 
-// names are the columns, as a statement lists them.
-func (k *block) names() string {
-	names := make([]string, len(k.columns))
-	for i, c := range k.columns {
-		names[i] = c.Name
-	}
-	return strings.Join(names, ", ")
-}
-
-func (k *block) reset() {
-	k.rows = 0
-	for _, c := range []*values{&k.ids, &k.times, &k.lines, &k.shards, &k.sequences, &k.indexes} {
-		c.data = c.data[:0]
-	}
-	k.tenants.reset()
-	k.streams.reset()
-	k.metadata.reset()
-}
-
-// values is a column whose values stand one after the other: numbers of a fixed width, or strings with their lengths.
-type values struct {
-	kind proto.ColumnType
-	rows *int
-	data []byte
-}
-
-// Type is for ch-go, as are the methods that follow.
-func (c *values) Type() proto.ColumnType { return c.kind }
-
-// Infer is told the type that the column has in the table.
-func (c *values) Infer(is proto.ColumnType) error { return sameType(c, is) }
-
-// Rows is how many values there are.
-func (c *values) Rows() int { return *c.rows }
-
-// EncodeColumn appends the values to a buffer, to be compressed there.
-func (c *values) EncodeColumn(b *proto.Buffer) { b.PutRaw(c.data) }
-
-// WriteColumn writes the values as they stand here.
-func (c *values) WriteColumn(w *proto.Writer) { w.ChainWrite(c.data) }
-
-// repeat16, repeat64 and the like append a value n times.
-func (c *values) repeat16(value uint16, n int) {
-	at := c.grow(2 * n)
-	for ; at < len(c.data); at += 2 {
-		binary.LittleEndian.PutUint16(c.data[at:], value)
-	}
-}
-
-func (c *values) repeat64(value uint64, n int) {
-	at := c.grow(8 * n)
-	for ; at < len(c.data); at += 8 {
-		binary.LittleEndian.PutUint64(c.data[at:], value)
-	}
-}
-
-// count32 appends n values that begin with first and go up by one.
-func (c *values) count32(first uint32, n int) {
-	at := c.grow(4 * n)
-	for ; at < len(c.data); at += 4 {
-		binary.LittleEndian.PutUint32(c.data[at:], first)
-		first++
-	}
-}
-
-func (c *values) append64(values []int64) {
-	at := c.grow(8 * len(values))
-	for _, v := range values {
-		binary.LittleEndian.PutUint64(c.data[at:], uint64(v))
-		at += 8
-	}
-}
-
-// appendString appends a string with its length before it.
-func (c *values) appendString(value []byte) {
-	c.data = append(binary.AppendUvarint(c.data, uint64(len(value))), value...)
-}
-
-// grow makes room for n more bytes, and returns where they begin.
-func (c *values) grow(n int) int {
-	at := len(c.data)
-	c.data = slices.Grow(c.data, n)[:at+n]
-	return at
-}
-
-// sameType returns an error where a column has another type in the table: ClickHouse would convert what it can, and cut off what
-// does not fit.
-func sameType(c proto.ColInput, is proto.ColumnType) error {
-	if want := c.Type(); is != want {
-		return fmt.Errorf("%w: a column is %s, not %s", errSchema, is, want)
-	}
-	return nil
-}
-
-// dictionary is a LowCardinality(String).
-type dictionary struct {
-	proto.ColLowCardinalityRaw
-
-	words proto.ColStr
-	known map[string]int
-}
-
-func (d *dictionary) init(key proto.CardinalityKey) {
-	d.Index, d.Key, d.known = &d.words, key, map[string]int{}
-}
-
-func (d *dictionary) reset() {
-	d.ColLowCardinalityRaw.Reset()
-	clear(d.known)
-}
-
-// Infer is told the type that the column has in the table.
-func (d *dictionary) Infer(is proto.ColumnType) error { return sameType(d, is) }
-
-// key is the place of a word in the dictionary.
-func (d *dictionary) key(word string) int {
-	key, ok := d.known[word]
-	if !ok {
-		key = len(d.known)
-		d.known[strings.Clone(word)] = key
-		d.words.Append(word)
-	}
-	return key
-}
-
-// repeat appends a word n times, to a dictionary of at most 64 Ki words.
-func (d *dictionary) repeat(word string, n int) {
-	key := uint16(d.key(word))
-	at := len(d.Keys16)
-	d.Keys16 = slices.Grow(d.Keys16, n)[:at+n]
-	for i := range n {
-		d.Keys16[at+i] = key
-	}
-}
-
-// maps is a Map(LowCardinality(String), String).
-type maps struct {
-	ends   proto.ColUInt64 // of each row, in pairs
-	names  dictionary
-	values values
-	pairs  int // rows of values
-}
-
-func (m *maps) reset() {
-	m.ends, m.values.data, m.pairs = m.ends[:0], m.values.data[:0], 0
-	m.names.reset()
-}
-
-// Type is for ch-go, as are the methods that follow.
-func (m *maps) Type() proto.ColumnType { return "Map(LowCardinality(String), String)" }
-
-// Infer is told the type that the column has in the table.
-func (m *maps) Infer(is proto.ColumnType) error { return sameType(m, is) }
-
-// Rows is how many maps there are.
-func (m *maps) Rows() int { return len(m.ends) }
-
-// EncodeState appends what comes before the column.
-func (m *maps) EncodeState(b *proto.Buffer) { m.names.EncodeState(b) }
-
-// EncodeColumn appends the maps to a buffer, to be compressed there.
-func (m *maps) EncodeColumn(b *proto.Buffer) {
-	m.ends.EncodeColumn(b)
-	m.names.EncodeColumn(b)
-	m.values.EncodeColumn(b)
-}
-
-// WriteColumn writes the maps as they stand here.
-func (m *maps) WriteColumn(w *proto.Writer) {
-	m.ends.WriteColumn(w)
-	m.names.WriteColumn(w)
-	m.values.WriteColumn(w)
-}
-
-// empty appends n empty maps.
-func (m *maps) empty(n int) {
-	for range n {
-		m.ends = append(m.ends, uint64(m.pairs))
-	}
-}
-
-// encoder turns a batch into blocks, one after the other.
+// encoder writes a batch.
 type encoder struct {
-	block   *block
 	batch   *Batch
-	decoder decoder
-	record  *record
-	next    int // index of the record that comes after it
+	rows    int // that have no mark; 0 when they are written
+	tenants words
+	streams words
+	abort   func() // closes the connection, so that ClickHouse does not take what it got for all
+	err     error  // why it was closed
 
-	row, line        int // of the record: the next row, where its line begins,
-	stream, ofStream int // the index of its stream, and how many rows of that were passed
+	chunk   []byte
+	decoded logs.Batch
+	scratch []byte // what decoded points into
 
-	// Of a record that has metadata, the pairs of its rows: those of row i end at ends[i], and begin where the row before ends.
-	ends  []int32
-	pairs []pair
-	keys  []int32 // of the names in the block, by their columns in the record; -1: not there yet
+	// The metadata of all rows, of which there is little in most batches.
+	ends   []byte // of each row, in pairs
+	names  words
+	keys   []int32 // by pair, in names
+	values []byte  // of each pair, with its length before it
+
+	// The metadata of the record that is decoded: the pairs of row i end at rowEnds[i], and begin where those of the row before do.
+	rowEnds  []int32
+	pairs    []pair
+	nameKeys []int32 // of its columns, in names; -1: not there yet
 }
 
 // pair is one name and value of an entry: the index of the name's column in the record, and the value in there.
 type pair struct{ column, from, to uint32 }
 
-var encoders = sync.Pool{New: func() any { return &encoder{block: newBlock()} }}
+// maxPooled is the largest buffer, in bytes, that is kept for the next batch.
+const maxPooled = 4 << 20
+
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
 func newEncoder(b *Batch) *encoder {
 	e := encoders.Get().(*encoder)
-	e.batch, e.record, e.next, e.row = b, nil, 0, 0
-	e.block.reset() // an insert that broke off has left its last block
+	e.batch, e.rows, e.err, e.abort = b, b.Rows()-b.marked, nil, func() {}
+	e.tenants.reset()
+	e.streams.reset()
+	for _, s := range b.streams {
+		e.tenants.keys = append(e.tenants.keys, e.tenants.add(s.tenant))
+		e.streams.keys = append(e.streams.keys, e.streams.add(s.labels))
+	}
+	e.names.reset()
+	e.ends, e.keys, e.values = e.ends[:0], e.keys[:0], e.values[:0]
 	return e
 }
 
 func (e *encoder) release() {
-	e.decoder.Reset()
-	e.batch, e.record = nil, nil
-	if cap(e.decoder.scratch) <= maxPooled && cap(e.block.lines.data) <= 2*blockBytes {
+	e.decoded.Reset()
+	e.batch = nil
+	if cap(e.scratch)+cap(e.chunk)+cap(e.ends)+4*cap(e.keys)+cap(e.values) <= maxPooled {
 		encoders.Put(e)
 	}
 }
 
-// fill makes the block of the next rows that have no mark. It has none where there are none left.
-func (e *encoder) fill() error {
-	e.block.reset()
-	for i := range e.keys {
-		e.keys[i] = -1
+// columns are those of the insert, in their order.
+func (e *encoder) columns() proto.Input {
+	b := e.batch
+	numbers := func(width int, value func(s span, i int) uint64) func(func([]byte)) {
+		return func(write func([]byte)) {
+			e.each(write, func(s span) {
+				for i := range s.rows {
+					e.chunk = binary.LittleEndian.AppendUint64(e.chunk, value(s, i))[:len(e.chunk)+width]
+				}
+			})
+		}
 	}
-	for e.block.rows < blockRows && len(e.block.lines.data) < blockBytes {
-		for e.record == nil || e.row == e.record.rows {
-			if e.next == len(e.batch.records) {
-				return nil
+	all := []column{
+		{"tenant_id", "LowCardinality(String)", nil, func(write func([]byte)) { e.tenants.write(e, write) }},
+		{"stream_id", "UInt64", nil, numbers(8, func(s span, _ int) uint64 { return b.streams[s.stream].id })},
+		{"timestamp", "DateTime64(9, 'UTC')", nil, numbers(8, func(s span, i int) uint64 { return uint64(b.timestamps[s.row+i]) })},
+		{"stream", "LowCardinality(String)", nil, func(write func([]byte)) { e.streams.write(e, write) }},
+		{"msg", "String", nil, e.lines},
+		{"wal_shard", "UInt16", nil, numbers(2, func(span, int) uint64 { return uint64(b.Shard) })},
+		{"wal_seq", "UInt64", nil, numbers(8, func(s span, _ int) uint64 { return s.record.sequence })},
+		{"wal_index", "UInt32", nil, numbers(4, func(s span, i int) uint64 { return uint64(s.row - s.record.first + i) })},
+		{"metadata", "Map(LowCardinality(String), String)", nil, e.metadata},
+	}
+	input := make(proto.Input, len(all))
+	for i := range all {
+		all[i].encoder = e
+		input[i] = proto.InputColumn{Name: all[i].name, Data: &all[i]}
+	}
+	return input
+}
+
+// next is called when a block was written, and ends the insert: in good order if all went well.
+func (e *encoder) next() error {
+	e.rows = 0
+	if e.err != nil {
+		return e.err
+	}
+	return io.EOF
+}
+
+// fail makes what was written so far worth nothing.
+func (e *encoder) fail(err error) {
+	if e.err == nil {
+		e.err = err
+		e.abort()
+	}
+}
+
+// each makes the rows that have no mark, and writes them whenever there is a chunk of them.
+func (e *encoder) each(write func([]byte), appendTo func(span)) {
+	e.chunk = e.chunk[:0]
+	for s := range e.batch.spans {
+		for s.rows > 0 && e.err == nil {
+			part := s
+			part.rows = min(s.rows, 1+(chunkBytes-min(len(e.chunk), chunkBytes))/8)
+			appendTo(part)
+			e.flush(write, chunkBytes)
+			s.row, s.rows = s.row+part.rows, s.rows-part.rows
+		}
+	}
+	e.flush(write, 1)
+}
+
+// flush writes the chunk if it has so many bytes.
+func (e *encoder) flush(write func([]byte), least int) {
+	if len(e.chunk) >= least {
+		write(e.chunk)
+		e.chunk = e.chunk[:0]
+	}
+}
+
+// lines writes the lines, and gathers the metadata.
+func (e *encoder) lines(write func([]byte)) {
+	e.chunk = e.chunk[:0]
+	var of *record
+	row, line := 0, 0 // of the record: the next row, and where its line begins
+	for s := range e.batch.spans {
+		if s.record != of {
+			of, row, line = s.record, 0, 0
+			if err := e.decode(of); err != nil {
+				e.fail(err)
+				return
 			}
-			if err := e.open(); err != nil {
-				return err
-			}
 		}
-		for e.ofStream == e.decoder.Streams[e.stream].Entries {
-			e.stream, e.ofStream = e.stream+1, 0
+		first := s.row - of.first
+		for ; row < first; row++ {
+			line += int(e.decoded.Lengths[row])
 		}
-		run := e.decoder.Streams[e.stream].Entries - e.ofStream
-		if e.batch.marked == 0 {
-			e.take(min(run, blockRows-e.block.rows))
-			continue
+		for _, n := range e.decoded.Lengths[first : first+s.rows] {
+			e.chunk = append(binary.AppendUvarint(e.chunk, uint64(n)), e.decoded.Lines[line:line+int(n)]...)
+			line += int(n)
+			row++
+			e.flush(write, chunkBytes)
 		}
-		from := e.record.first + e.row
-		passed := 0
-		for passed < run && e.batch.has(from+passed, held|expired) {
-			passed++
+		if e.batch.metadata {
+			e.gather(first, s.rows)
 		}
-		e.pass(passed)
-		free := passed
-		for free < run && !e.batch.has(from+free, held|expired) {
-			free++
+		if e.err != nil {
+			return
 		}
-		e.take(min(free-passed, blockRows-e.block.rows))
+	}
+	e.flush(write, 1)
+}
+
+// decode decodes a record, again.
+func (e *encoder) decode(r *record) (err error) {
+	if e.scratch, err = r.Decode(&e.decoded, e.scratch); err != nil {
+		return fmt.Errorf("record %d, which could be decoded before: %w", r.sequence, err)
+	}
+	if e.decoded.Len() != r.rows {
+		return fmt.Errorf("record %d has %d entries, and had %d before", r.sequence, e.decoded.Len(), r.rows)
+	}
+	if e.rowEnds = e.rowEnds[:0]; len(e.decoded.Metadata) > 0 {
+		e.pair()
 	}
 	return nil
 }
 
-// open goes to the next record.
-func (e *encoder) open() error {
-	e.record = &e.batch.records[e.next]
-	e.next++
-	e.row, e.line, e.stream, e.ofStream = 0, 0, 0, 0
-	e.ends = e.ends[:0]
-	if err := e.decoder.decode(e.record); err != nil {
-		return err
-	}
-	if len(e.decoder.Metadata) > 0 {
-		e.openMetadata()
-	}
-	return nil
-}
-
-// openMetadata turns a record's metadata, a column a name, into pairs row by row, in one pass for counting and one for
-// placing them.
-func (e *encoder) openMetadata() {
-	columns := e.decoder.Metadata
-	e.ends = append(e.ends, make([]int32, e.record.rows)...)
+// pair turns the record's metadata, a column a name, into pairs row by row, in one pass for counting and one for placing them.
+func (e *encoder) pair() {
+	columns := e.decoded.Metadata
+	e.rowEnds = append(e.rowEnds, make([]int32, e.decoded.Len())...)
 	total := 0
 	for i := range columns {
 		for _, entry := range columns[i].Entries {
-			e.ends[entry]++
+			e.rowEnds[entry]++
 		}
 		total += len(columns[i].Entries)
 	}
 	at := int32(0)
-	for row, n := range e.ends { // where the row begins, for now; placing its pairs moves that to where it ends
-		e.ends[row] = at
+	for row, n := range e.rowEnds { // where the row begins, for now; placing its pairs moves that to where it ends
+		e.rowEnds[row] = at
 		at += n
 	}
-	e.pairs = slices.Grow(e.pairs[:0], total)[:total]
-	e.keys = e.keys[:0]
+	e.pairs, e.nameKeys = slices.Grow(e.pairs[:0], total)[:total], e.nameKeys[:0]
 	for i := range columns {
 		from := uint32(0)
 		for j, entry := range columns[i].Entries {
 			to := from + columns[i].Lengths[j]
-			e.pairs[e.ends[entry]] = pair{uint32(i), from, to}
-			e.ends[entry]++
+			e.pairs[e.rowEnds[entry]] = pair{uint32(i), from, to}
+			e.rowEnds[entry]++
 			from = to
 		}
-		e.keys = append(e.keys, -1)
+		e.nameKeys = append(e.nameKeys, -1)
 	}
 }
 
-// pass leaves rows of the stream out.
-func (e *encoder) pass(rows int) {
-	for _, n := range e.decoder.Lengths[e.row : e.row+rows] {
-		e.line += int(n)
-	}
-	e.row += rows
-	e.ofStream += rows
-}
-
-// take appends rows of the stream to the block, until its lines are as long as they may get.
-func (e *encoder) take(rows int) {
-	if rows == 0 {
-		return
-	}
-	k := e.block
-	first := e.row
-	for _, n := range e.decoder.Lengths[first : first+rows] {
-		k.lines.appendString(e.decoder.Lines[e.line : e.line+int(n)])
-		e.line += int(n)
-		e.row++
-		if len(k.lines.data) >= blockBytes {
-			break
+// gather keeps the metadata of rows of the record.
+func (e *encoder) gather(first, rows int) {
+	if len(e.rowEnds) == 0 {
+		for range rows {
+			e.ends = binary.LittleEndian.AppendUint64(e.ends, uint64(len(e.keys)))
 		}
-	}
-	rows = e.row - first
-	e.ofStream += rows
-	k.rows += rows
-	labels := e.decoder.Streams[e.stream].Labels
-	k.tenants.repeat(e.record.tenant, rows)
-	k.ids.repeat64(logs.StreamID(e.record.tenant, labels), rows)
-	k.times.append64(e.decoder.Timestamps[first:e.row])
-	k.streams.repeat(labels, rows)
-	k.shards.repeat16(e.batch.Shard, rows)
-	k.sequences.repeat64(e.record.sequence, rows)
-	k.indexes.count32(uint32(first), rows)
-	if len(e.ends) == 0 {
-		k.metadata.empty(rows)
 		return
 	}
-	e.takeMetadata(first)
-}
-
-// takeMetadata appends the metadata of the rows from first on.
-func (e *encoder) takeMetadata(first int) {
-	m := &e.block.metadata
 	from := int32(0)
 	if first > 0 {
-		from = e.ends[first-1]
+		from = e.rowEnds[first-1]
 	}
-	for _, to := range e.ends[first:e.row] {
+	for _, to := range e.rowEnds[first : first+rows] {
 		for _, p := range e.pairs[from:to] {
-			column := &e.decoder.Metadata[p.column]
-			key := e.keys[p.column]
-			if key < 0 {
-				key = int32(m.names.key(column.Name))
-				e.keys[p.column] = key
+			column := &e.decoded.Metadata[p.column]
+			if e.nameKeys[p.column] < 0 {
+				e.nameKeys[p.column] = e.names.add(column.Name)
 			}
-			m.names.Keys32 = append(m.names.Keys32, uint32(key))
-			m.values.appendString(column.Values[p.from:p.to])
-			m.pairs++
+			e.keys = append(e.keys, e.nameKeys[p.column])
+			e.values = append(binary.AppendUvarint(e.values, uint64(p.to-p.from)), column.Values[p.from:p.to]...)
 		}
-		m.ends = append(m.ends, uint64(m.pairs))
+		e.ends = binary.LittleEndian.AppendUint64(e.ends, uint64(len(e.keys)))
 		from = to
+	}
+}
+
+// metadata writes the metadata that lines has gathered.
+func (e *encoder) metadata(write func([]byte)) {
+	if !e.batch.metadata {
+		clear(e.chunk[:cap(e.chunk)])
+		for left := 8 * e.rows; left > 0 && e.err == nil; { // where each row's pairs end
+			e.chunk = e.chunk[:min(left, cap(e.chunk))]
+			left -= len(e.chunk)
+			write(e.chunk)
+		}
+		return
+	}
+	write(e.ends)
+	if len(e.keys) == 0 {
+		return
+	}
+	write(e.names.head(nil, len(e.keys)))
+	e.chunk = e.chunk[:0]
+	for _, key := range e.keys {
+		e.chunk = binary.LittleEndian.AppendUint32(e.chunk, uint32(key))
+		e.flush(write, chunkBytes)
+	}
+	e.flush(write, 1)
+	write(e.values)
+}
+
+// words are the dictionary of a LowCardinality(String).
+type words struct {
+	list  []string
+	known map[string]int32
+	keys  []int32 // by stream of the batch
+}
+
+func (d *words) reset() {
+	clear(d.list)
+	clear(d.known)
+	d.list, d.keys = d.list[:0], d.keys[:0]
+}
+
+// add returns the key of a word.
+func (d *words) add(word string) int32 {
+	key, ok := d.known[word]
+	if !ok {
+		if d.known == nil {
+			d.known = map[string]int32{}
+		}
+		key = int32(len(d.list))
+		d.list = append(d.list, word)
+		d.known[word] = key
+	}
+	return key
+}
+
+// What begins the state and the column of a LowCardinality: its version; keys of 4 bytes, with a dictionary of their own.
+// https://github.com/ClickHouse/ClickHouse/blob/master/src/DataTypes/Serializations/SerializationLowCardinality.cpp
+const (
+	dictionaryVersion = 1
+	dictionaryKeys    = 2 | 1<<9 | 1<<10
+)
+
+// head appends what comes before the keys of so many rows: the words.
+func (d *words) head(dst []byte, rows int) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, dictionaryKeys)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(len(d.list)))
+	for _, word := range d.list {
+		dst = append(binary.AppendUvarint(dst, uint64(len(word))), word...)
+	}
+	return binary.LittleEndian.AppendUint64(dst, uint64(rows))
+}
+
+// write writes a column whose values follow from the streams of the rows.
+func (d *words) write(e *encoder, write func([]byte)) {
+	write(d.head(nil, e.rows))
+	e.each(write, func(s span) {
+		key := uint32(d.keys[s.stream])
+		for range s.rows {
+			e.chunk = binary.LittleEndian.AppendUint32(e.chunk, key)
+		}
+	})
+}
+
+// column is one of an insert, as ch-go takes it.
+type column struct {
+	name    string
+	kind    proto.ColumnType
+	encoder *encoder
+	values  func(write func([]byte))
+}
+
+// Type is that of the column.
+func (c *column) Type() proto.ColumnType { return c.kind }
+
+// Rows is how many values there are.
+func (c *column) Rows() int { return c.encoder.rows }
+
+// Infer is told the type that the column has in the table. ClickHouse would convert what it can, and cut off what does not fit.
+func (c *column) Infer(is proto.ColumnType) error {
+	if is != c.kind {
+		return fmt.Errorf("%w: the column %s is %s, not %s", errSchema, c.name, is, c.kind)
+	}
+	return nil
+}
+
+// EncodeState appends what comes before a column that has a dictionary.
+func (c *column) EncodeState(b *proto.Buffer) {
+	if strings.Contains(string(c.kind), "LowCardinality") {
+		b.PutInt64(dictionaryVersion)
+	}
+}
+
+// EncodeColumn appends the values to a buffer, to be compressed there.
+func (c *column) EncodeColumn(b *proto.Buffer) { c.values(b.PutRaw) }
+
+// WriteColumn writes the values.
+func (c *column) WriteColumn(w *proto.Writer) {
+	c.values(func(chunk []byte) {
+		if c.encoder.err != nil {
+			return
+		}
+		w.ChainWrite(chunk)
+		if _, err := w.Flush(); err != nil {
+			c.encoder.fail(err)
+		}
+	})
+}
+
+// query is an insert of the batch into a table.
+func (e *encoder) query(table string, settings []ch.Setting) ch.Query {
+	columns := e.columns()
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.Name
+	}
+	return ch.Query{
+		Body:  "INSERT INTO " + table + " (" + strings.Join(names, ", ") + ") VALUES",
+		Input: columns, Settings: settings, OnInput: func(context.Context) error { return e.next() },
 	}
 }

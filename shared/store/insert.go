@@ -3,10 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
-	"io"
 	"math"
 
-	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 )
 
@@ -15,13 +13,11 @@ const oneBlock = math.MaxUint32
 
 // insertSettings are those of every insert. A batch may have any number of days, so partitions.
 //
-// It becomes one block in ClickHouse, whatever its size and whatever the user's profile says, and so one part a
+// It stays one block in ClickHouse, whatever its size and whatever the user's profile says, and so one part a
 // partition: of what an insert brings to a partition all is there or nothing, and the part's deduplication id
-// follows from token and partition alone. Of several blocks each would have its number in the id, and a
-// repetition that leaves rows out, since Reconcile found them, would be cut elsewhere: its first block would be
-// taken for the first that landed, and dropped. A block is full at either minimum, so that of bytes is off. The
-// maximum counts only where a profile sets use_strict_insert_block_limits, which not every ClickHouse knows, so
-// that it can't be switched off here.
+// follows from token and partition alone. Of several blocks each would have its number in the id. A block is full at either
+// minimum, so that of bytes is off. The maximum counts only where a profile sets use_strict_insert_block_limits, which not every
+// ClickHouse knows, so that it can't be switched off here.
 //
 // The materialized view sees a repeated insert too, since the first one may have ended before it.
 func insertSettings(token string) clickhouse.Settings {
@@ -50,28 +46,13 @@ func (s *Store) Insert(ctx context.Context, b *Batch, token string) error {
 	if err := s.clusterSettings(ctx, settings); err != nil {
 		return err
 	}
-	err := s.onTarget(ctx, b, func(to *server) error { return b.send(ctx, to, s.rows(), settings) })
+	err := s.onTarget(ctx, b, func(to *server) error {
+		e := newEncoder(b)
+		defer e.release()
+		return to.insert(ctx, e, e.query(s.rows(), settingsOf(settings)))
+	})
 	if err != nil {
 		return fmt.Errorf("ClickHouse: inserting %d rows: %w", rows, plain(err))
 	}
 	return nil
-}
-
-// send inserts the rows that have no mark. Where that breaks off, ClickHouse throws away what it got: the end of the data is
-// missing.
-func (b *Batch) send(ctx context.Context, to *server, table string, settings clickhouse.Settings) error {
-	e := newEncoder(b)
-	defer e.release()
-	return to.insert(ctx, ch.Query{
-		Body: "INSERT INTO " + table + " (" + e.block.names() + ") VALUES", Settings: settingsOf(settings), Input: e.block.columns,
-		OnInput: func(context.Context) error {
-			if err := e.fill(); err != nil {
-				return err
-			}
-			if e.block.rows == 0 {
-				return io.EOF
-			}
-			return nil
-		},
-	})
 }

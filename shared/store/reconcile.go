@@ -3,13 +3,10 @@ package store
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-
-	"github.com/casteloig/logthra/shared/logs"
 )
 
 // Reconcile asks the table which rows of the batch it holds, and marks them, so that Insert leaves them out. It
@@ -49,9 +46,10 @@ func (s *Store) markHeld(ctx context.Context, b *Batch) error {
 
 // markHeldOn marks the rows that one server holds.
 func (s *Store) markHeldOn(ctx context.Context, conn driver.Conn, b *Batch) error {
+	earliest, latest := b.period()
 	rows, err := conn.Query(wholeAnswer(ctx), "SELECT wal_seq, wal_index FROM "+s.rows()+" WHERE wal_shard = ? AND wal_seq BETWEEN ? AND ? AND timestamp BETWEEN "+
 		"fromUnixTimestamp64Nano(toInt64(?), 'UTC') AND fromUnixTimestamp64Nano(toInt64(?), 'UTC')",
-		b.Shard, b.records[0].sequence, b.records[len(b.records)-1].sequence, b.earliest, b.latest)
+		b.Shard, b.records[0].sequence, b.records[len(b.records)-1].sequence, earliest, latest)
 	if err != nil {
 		return err
 	}
@@ -72,37 +70,20 @@ func (s *Store) markHeldOn(ctx context.Context, conn driver.Conn, b *Batch) erro
 // addStreams adds the streams of the rows that the table holds to the table of streams. Its view is fed by
 // inserts alone, and one that ended between the table and the view left rows whose streams nothing else adds.
 func (s *Store) addStreams(ctx context.Context, b *Batch) error {
-	type key struct {
-		tenant string
-		id     uint64
-	}
-	type span struct {
-		labels      string
-		first, last int64
-	}
-	spans := make(map[key]*span)
-	err := b.each(func(r *record, decoded *logs.Batch) {
-		i := 0
-		for _, stream := range decoded.Streams {
-			var of *span
-			for range stream.Entries {
-				if b.has(r.first+i, held) {
-					timestamp := decoded.Timestamps[i]
-					if of == nil {
-						at := key{r.tenant, logs.StreamID(r.tenant, stream.Labels)}
-						if of = spans[at]; of == nil {
-							of = &span{strings.Clone(stream.Labels), timestamp, timestamp}
-							spans[at] = of
-						}
-					}
-					of.first, of.last = min(of.first, timestamp), max(of.last, timestamp)
+	type seen struct{ first, last int64 }
+	spans, row := make(map[int32]*seen), 0
+	for _, run := range b.runs {
+		for range run.rows {
+			if b.has(row, held) {
+				timestamp, of := b.timestamps[row], spans[run.stream]
+				if of == nil {
+					of = &seen{timestamp, timestamp}
+					spans[run.stream] = of
 				}
-				i++
+				of.first, of.last = min(of.first, timestamp), max(of.last, timestamp)
 			}
+			row++
 		}
-	})
-	if err != nil {
-		return err
 	}
 	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"async_insert": 0}))
 	return s.onTarget(ctx, b, func(conn *server) error {
@@ -111,8 +92,9 @@ func (s *Store) addStreams(ctx context.Context, b *Batch) error {
 			return err
 		}
 		defer func() { _ = insert.Abort() }()
-		for of, span := range spans {
-			if err := insert.Append(of.tenant, of.id, span.labels, time.Unix(0, span.first), time.Unix(0, span.last)); err != nil {
+		for at, span := range spans {
+			of := &b.streams[at]
+			if err := insert.Append(of.tenant, of.id, of.labels, time.Unix(0, span.first), time.Unix(0, span.last)); err != nil {
 				return fmt.Errorf("%w: %w", errSchema, err)
 			}
 		}

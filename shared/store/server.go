@@ -15,6 +15,7 @@ import (
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sync/semaphore"
 )
 
 // server is a ClickHouse server, or some of which any will do. Queries go through the driver's pool of connections. Inserts of
@@ -36,7 +37,12 @@ type inserter struct {
 	*ch.Client
 
 	since time.Time
+	packs bool // it compresses what it sends
 }
+
+// packing bounds how many inserts are compressed at a time: each is in memory as a whole for it, and the connection would keep
+// that memory.
+var packing = semaphore.NewWeighted(2)
 
 func openServer(options clickhouse.Options) (*server, error) {
 	queries := options
@@ -63,18 +69,27 @@ func (s *server) Close() error {
 	return s.Conn.Close()
 }
 
-// insert does what a query says over a connection of its own. A connection is used again only after a success.
-func (s *server) insert(ctx context.Context, query ch.Query) error {
+// insert inserts a batch over a connection of its own. That is used again only after a success: where an insert breaks off it is
+// closed, and ClickHouse throws away what it got.
+func (s *server) insert(ctx context.Context, e *encoder, query ch.Query) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	conn, err := s.inserter(ctx)
 	if err != nil {
 		return asException(err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	if conn.packs {
+		if err := packing.Acquire(ctx, 1); err != nil {
+			_ = conn.Close()
+			return err
+		}
+		defer packing.Release(1)
+	}
+	e.abort = func() { _ = conn.Close() }
+	stop := context.AfterFunc(ctx, e.abort)
 	err = conn.Do(ctx, query)
 	stop()
-	if err != nil {
+	if err = errors.Join(e.err, err); err != nil {
 		_ = conn.Close()
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", ctx.Err(), asException(err))
@@ -83,7 +98,7 @@ func (s *server) insert(ctx context.Context, query ch.Query) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.idle) >= s.options.MaxIdleConns || conn.IsClosed() {
+	if s.closed || len(s.idle) >= s.options.MaxIdleConns || conn.IsClosed() || conn.packs && e.batch.Width() > maxPooled {
 		_ = conn.Close()
 		return nil
 	}
@@ -127,14 +142,15 @@ func (s *server) dial(ctx context.Context) (*inserter, error) {
 	}
 	var failed []error
 	for _, address := range addresses {
+		method := compression(s.options, address)
 		conn, err := ch.Dial(ctx, ch.Options{
 			Address: address, Database: s.options.Auth.Database, User: s.options.Auth.Username, Password: s.options.Auth.Password,
-			Compression: compression(s.options, address), ClientName: "logthra", Settings: settingsOf(s.options.Settings),
+			Compression: method, ClientName: "logthra", Settings: settingsOf(s.options.Settings),
 			TLS: s.options.TLS, DialTimeout: s.options.DialTimeout, HandshakeTimeout: s.options.DialTimeout,
 			ReadTimeout: time.Second, // how often it looks whether the context has ended
 		})
 		if err == nil {
-			return &inserter{conn, time.Now()}, nil
+			return &inserter{conn, time.Now(), method != ch.CompressionDisabled}, nil
 		}
 		failed = append(failed, err)
 	}

@@ -32,3 +32,6 @@ func addCopy(b *Batch, sequence uint64, tenant string, r *logs.Batch) {
 	}
 	b.Add(sequence, tenant, r, c)
 }
+
+// manyRows take many chunks of each column.
+const manyRows = 64 << 10

@@ -47,6 +47,9 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if options.Protocol != clickhouse.Native {
+		return nil, errors.New("--clickhouse-dsn: rows are inserted over ClickHouse's native protocol: clickhouse://host:9000/logs, not http")
+	}
 	database := options.Auth.Database
 	if database == "" {
 		database = DefaultDatabase

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/casteloig/logthra/shared/embedded"
@@ -231,6 +233,28 @@ func TestRetention(t *testing.T) {
 	execute(t, s, "DROP TABLE logs.log SYNC")
 	if got, err := s.Retention(t.Context()); err == nil || Classify(err) != Operator {
 		t.Errorf("no table: %s, %v", got, err)
+	}
+}
+
+// What is sent compressed is the same, and has the same tokens.
+func TestInsertCompressed(t *testing.T) {
+	s, server := migrated(t)
+	insert(t, s, mixed(), "mixed")
+	insert(t, s, wide(100_000, 3), "wide")
+	want := content(t, s)
+	for _, method := range []string{"none", "lz4", "lz4hc", "zstd"} {
+		packed := openDSN(t, fmt.Sprintf("clickhouse://%s/%s?compress=%s", server.Addr(), s.database, method))
+		for range 2 { // over a connection that is new, and one that is not
+			insert(t, packed, mixed(), "mixed")
+			insert(t, packed, wide(100_000, 3), "wide")
+			if got := content(t, s); got != want {
+				t.Errorf("%s, the same tokens: %s, not %s", method, got, want)
+			}
+			execute(t, s, "TRUNCATE TABLE logs.log")
+		}
+	}
+	if _, err := Open(Config{DSN: "http://127.0.0.1:8123/logs"}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "native protocol") {
+		t.Errorf("over HTTP: %v", err)
 	}
 }
 
@@ -454,7 +478,7 @@ func TestSize(t *testing.T) {
 	for i := range 100 {
 		addCopy(&b, uint64(i), "acme", &r)
 	}
-	if got, want := b.Size(), 100*SizeOf(b.records[0]); got != want || got < 100*len(r.Lines) {
+	if got, want := b.Size(), 100*SizeOf(&r, b.records[0]); got != want || got < 100*len(r.Lines) {
 		t.Errorf("the batch has %d bytes, its records were said to take %d", got, want)
 	}
 	if got, most := b.Width(), 200*100*1000; got < 100*1000*len("some line name value") || got > most {
@@ -488,10 +512,12 @@ func BenchmarkEncode(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				e := newEncoder(batch)
-				for rows := 0; rows < batch.Rows(); rows += e.block.rows {
-					if err := e.fill(); err != nil {
-						b.Fatal(err)
-					}
+				w := proto.NewWriter(io.Discard, new(proto.Buffer))
+				for _, c := range e.columns() {
+					c.Data.WriteColumn(w)
+				}
+				if e.err != nil {
+					b.Fatal(e.err)
 				}
 				e.release()
 			}
