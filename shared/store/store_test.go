@@ -511,15 +511,7 @@ func BenchmarkEncode(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				e := newEncoder(batch)
-				w := proto.NewWriter(io.Discard, new(proto.Buffer))
-				for _, c := range e.columns() {
-					c.Data.WriteColumn(w)
-				}
-				if e.err != nil {
-					b.Fatal(e.err)
-				}
-				e.release()
+				encodeAll(b, batch)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch.Rows()), "ns/row")
 		})
@@ -547,4 +539,41 @@ func benchBatch(rows int, metadata bool) *Batch {
 		addCopy(b, uint64(row), "acme", &r)
 	}
 	return b
+}
+
+// What a batch costs in allocations does not grow with its rows.
+func TestAllocationsOfABatch(t *testing.T) {
+	for _, metadata := range []bool{false, true} {
+		batch := benchBatch(20_000, metadata)
+		var again Batch
+		var decoded logs.Batch
+		var scratch []byte
+		if got := testing.AllocsPerRun(10, func() {
+			again.Reset()
+			for _, r := range batch.records {
+				var err error
+				if scratch, err = r.Decode(&decoded, scratch); err != nil {
+					t.Fatal(err)
+				}
+				again.Add(r.sequence, "acme", &decoded, r.Source)
+			}
+			encodeAll(t, &again)
+		}); got > 200 {
+			t.Errorf("metadata %t: %.0f allocations for %d rows", metadata, got, batch.Rows())
+		}
+	}
+}
+
+// encodeAll makes all columns of a batch.
+func encodeAll(t testing.TB, b *Batch) {
+	t.Helper()
+	e := newEncoder(b)
+	defer e.release()
+	w := proto.NewWriter(io.Discard, new(proto.Buffer))
+	for _, c := range e.columns() {
+		c.Data.(*column).WriteColumn(w)
+	}
+	if e.err != nil {
+		t.Fatal(e.err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -286,4 +287,31 @@ func BenchmarkRecord(b *testing.B) {
 		}
 		perLine(b)
 	})
+}
+
+// What a record costs in allocations does not grow with its lines.
+func TestAllocationsOfARecord(t *testing.T) {
+	batch := lines2000()
+	packed := s2.Encode(nil, appendRecord(nil, batch))
+	record := Record{header: nats.Header{headerVersion: {version1}, headerEncoding: {encodingS2}}, data: packed}
+	var read logs.Batch
+	var scratch []byte
+	for name, do := range map[string]func() error{
+		"encode": func() error {
+			_, err := Encode(batch)
+			return err
+		},
+		"decode": func() (err error) {
+			scratch, err = record.Decode(&read, scratch)
+			return err
+		},
+	} {
+		if got := testing.AllocsPerRun(20, func() {
+			if err := do(); err != nil {
+				t.Fatal(err)
+			}
+		}); got > 20 {
+			t.Errorf("%s: %.0f allocations for %d lines", name, got, batch.Len())
+		}
+	}
 }
