@@ -118,12 +118,12 @@ func (c *benchCommand) Run(env *environment) error {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
 	if report != nil && report.Lines > 0 {
-		print := printBench
+		show := printBench
 		if c.JSON {
-			print = func(to io.Writer, r *bench.Report) error { return printJSON(to, r) }
+			show = func(to io.Writer, r *bench.Report) error { return printJSON(to, r) }
 		}
-		if printErr := print(os.Stdout, report); err == nil {
-			err = printErr
+		if showErr := show(os.Stdout, report); err == nil {
+			err = showErr
 		}
 	}
 	return err

@@ -157,12 +157,18 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if r.maker, err = newMaker(cfg, r.id); err != nil {
 		return nil, err
 	}
-	senders := make([]sender, cfg.Connections)
-	for i := range senders {
-		if senders[i], err = newSender(cfg); err != nil {
+	var senders []sender
+	defer func() {
+		for _, s := range senders {
+			s.close()
+		}
+	}()
+	for range cfg.Connections {
+		s, err := newSender(cfg)
+		if err != nil {
 			return nil, err
 		}
-		defer senders[i].close()
+		senders = append(senders, s)
 	}
 	making, stop := context.WithCancel(ctx)
 	var done sync.WaitGroup
