@@ -82,9 +82,18 @@ func TestClassify(t *testing.T) {
 
 // A wrong password is told by HTTP: the embedded ClickHouse dies of one that comes by the native protocol.
 func TestClassifyWrongPassword(t *testing.T) {
-	_, server := openNew(t)
-	s := openDSN(t, "http://default:wrong@"+server.HTTPAddr()+"/logs")
-	err := s.Ready(t.Context())
+	_, engine := openNew(t)
+	options, err := parse("http://default:wrong@" + engine.HTTPAddr() + "/logs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := openServer(*options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Store{conn: conn}
+	t.Cleanup(func() { _ = s.Close() })
+	err = s.Ready(t.Context())
 	if exception, ok := errors.AsType[*clickhouse.Exception](err); !ok || exception.Code != 194 || Classify(err) != Operator {
 		t.Errorf("%s: %v", Classify(err), err)
 	}

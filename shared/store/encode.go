@@ -78,7 +78,8 @@ func newEncoder(b *Batch) *encoder {
 func (e *encoder) release() {
 	e.decoded.Reset()
 	e.batch = nil
-	if cap(e.scratch)+cap(e.chunk)+cap(e.ends)+4*cap(e.keys)+cap(e.values) <= maxPooled {
+	words := cap(e.tenants.list) + cap(e.streams.list) + cap(e.names.list)
+	if cap(e.scratch)+cap(e.chunk)+cap(e.ends)+4*cap(e.keys)+cap(e.values)+wordBytes*words <= maxPooled {
 		encoders.Put(e)
 	}
 }
@@ -280,6 +281,9 @@ func (e *encoder) metadata(write func([]byte)) {
 	e.flush(write, 1)
 	write(e.values)
 }
+
+// wordBytes is about what a word takes beside its own bytes.
+const wordBytes = 64
 
 // words are the dictionary of a LowCardinality(String).
 type words struct {
