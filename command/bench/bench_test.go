@@ -95,8 +95,7 @@ type server struct {
 	refuse bool
 }
 
-func newServer(t *testing.T) *server {
-	s := new(server)
+func newServer(t *testing.T, s *server) *server {
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		s.mu.Lock()
@@ -134,8 +133,7 @@ func config(url string) Config {
 
 // What is refused for now is pushed again, on a new connection if need be, and counted once.
 func TestRunPushesAgain(t *testing.T) {
-	s := newServer(t)
-	s.busy, s.hangUp = 3, true
+	s := newServer(t, &server{busy: 3, hangUp: true})
 	var told atomic.Int64
 	cfg := config(s.URL)
 	cfg.Progress = func(Progress) { told.Add(1) }
@@ -153,8 +151,7 @@ func TestRunPushesAgain(t *testing.T) {
 }
 
 func TestRunEndsAtARefusal(t *testing.T) {
-	s := newServer(t)
-	s.refuse = true
+	s := newServer(t, &server{refuse: true})
 	r, err := Run(t.Context(), config(s.URL))
 	if err == nil || !strings.Contains(err.Error(), "400 Bad Request: not like this") || r.Lines != 0 {
 		t.Errorf("%+v, %v", r, err)
@@ -163,7 +160,7 @@ func TestRunEndsAtARefusal(t *testing.T) {
 
 // Rows that don't come, or come twice, are errors.
 func TestRunCountsRows(t *testing.T) {
-	s := newServer(t)
+	s := newServer(t, new(server))
 	for _, c := range []struct {
 		rows int64
 		want string
