@@ -244,7 +244,7 @@ func (h *harness) push(at func(gateway int, protocol string) string, limit time.
 	defer g.wait() // also when the test ends here
 	progress, stop := context.WithCancel(context.Background())
 	defer stop()
-	go h.progress(progress)
+	go h.progress(progress, h.accepted)
 	during()
 	ctx, cancel := context.WithTimeout(h.Context(), startTimeout)
 	defer cancel()
@@ -262,12 +262,12 @@ func (h *harness) push(at func(gateway int, protocol string) string, limit time.
 	return nil
 }
 
-// progress says now and again how far it is.
-func (h *harness) progress(ctx context.Context) {
+// progress says now and again how far it is; so many lines were accepted before.
+func (h *harness) progress(ctx context.Context, before int64) {
 	for {
 		select {
 		case <-time.After(15 * time.Second):
-			h.note("%d pushes, %d lines accepted", h.generator.next.Load(), h.accepted+h.generator.acceptedLines.Load())
+			h.note("%d pushes, %d lines accepted", h.generator.next.Load(), before+h.generator.acceptedLines.Load())
 		case <-ctx.Done():
 			return
 		}
