@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// server is a ClickHouse server, or some of which any will do. Queries go through the driver's pool of connections. Inserts of
-// rows have connections of their own, of the client that the driver is built on: to that one columns are bytes, which it
-// writes as they are, where the driver would take them apart into values and build them again.
+// server is a ClickHouse server, or some of which any will do. What is asked now and then goes through the driver's
+// pool of connections. Inserts of rows, and the rows of queries, have connections of their own, of the client that the driver is built on: to
+// that one columns are bytes, which it passes on as they are, where the driver would take them apart into values and build them again.
 type server struct {
 	driver.Conn
 
@@ -28,12 +28,12 @@ type server struct {
 	dials   atomic.Uint64 // how often a connection was dialed, for taking turns
 
 	mu     sync.Mutex
-	idle   []*inserter
+	idle   []*connection
 	closed bool
 }
 
-// inserter is a connection for inserts.
-type inserter struct {
+// connection is one for rows, in and out.
+type connection struct {
 	*ch.Client
 
 	since time.Time
@@ -74,7 +74,7 @@ func (s *server) Close() error {
 func (s *server) insert(ctx context.Context, e *encoder, query ch.Query) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	conn, err := s.inserter(ctx)
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return asException(err)
 	}
@@ -96,18 +96,27 @@ func (s *server) insert(ctx context.Context, e *encoder, query ch.Query) error {
 		}
 		return asException(err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || len(s.idle) >= s.options.MaxIdleConns || conn.IsClosed() || conn.packs && e.batch.Width() > maxPooled {
+	if conn.packs && e.batch.Width() > maxPooled {
 		_ = conn.Close()
 		return nil
 	}
-	s.idle = append(s.idle, conn)
+	s.keep(conn)
 	return nil
 }
 
-// inserter returns a connection that answers: one that is idle, or a new one.
-func (s *server) inserter(ctx context.Context) (*inserter, error) {
+// keep keeps a connection for the next one that needs it.
+func (s *server) keep(conn *connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.idle) >= s.options.MaxIdleConns || conn.IsClosed() {
+		_ = conn.Close()
+		return
+	}
+	s.idle = append(s.idle, conn)
+}
+
+// connect returns a connection that answers: one that is idle, or a new one.
+func (s *server) connect(ctx context.Context) (*connection, error) {
 	for {
 		s.mu.Lock()
 		if len(s.idle) == 0 {
@@ -131,7 +140,7 @@ func (s *server) inserter(ctx context.Context) (*inserter, error) {
 }
 
 // dial connects to the first of the addresses that takes the connection, in the order that the DSN asks for.
-func (s *server) dial(ctx context.Context) (*inserter, error) {
+func (s *server) dial(ctx context.Context) (*connection, error) {
 	addresses := slices.Clone(s.options.Addr)
 	switch s.options.ConnOpenStrategy {
 	case clickhouse.ConnOpenRandom:
@@ -150,7 +159,7 @@ func (s *server) dial(ctx context.Context) (*inserter, error) {
 			ReadTimeout: time.Second, // how often it looks whether the context has ended
 		})
 		if err == nil {
-			return &inserter{conn, time.Now(), method != ch.CompressionDisabled}, nil
+			return &connection{conn, time.Now(), method != ch.CompressionDisabled}, nil
 		}
 		failed = append(failed, err)
 	}
