@@ -24,11 +24,11 @@ func ParsePattern(pattern string) ([]PatternPart, error) {
 		if i > literal {
 			parts = append(parts, PatternPart{Literal: pattern[literal:i]})
 		} else if len(parts) > 0 {
-			return nil, fmt.Errorf("invalid pattern %s: there has to be text between the captures <%s> and <%s>",
-				quoteShort(pattern), parts[len(parts)-1].Capture, name)
+			return nil, fmt.Errorf("found consecutive capture '<%s><%s>': there has to be text between two",
+				shorten(parts[len(parts)-1].Capture), shorten(name))
 		}
 		if name != "_" && names[name] {
-			return nil, fmt.Errorf("invalid pattern %s: duplicate capture name (%s)", quoteShort(pattern), name)
+			return nil, fmt.Errorf("duplicate capture name (%s)", shorten(name))
 		}
 		names[name] = true
 		parts = append(parts, PatternPart{Capture: name, IsCapture: true})

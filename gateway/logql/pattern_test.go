@@ -31,13 +31,14 @@ func TestParsePattern(t *testing.T) {
 }
 
 func TestParsePatternRefuses(t *testing.T) {
+	long := strings.Repeat("x", 200)
 	for pattern, want := range map[string]string{
-		"<a><b>":     `invalid pattern "<a><b>": there has to be text between the captures <a> and <b>`,
-		"x<_><_>":    `invalid pattern "x<_><_>": there has to be text between the captures <_> and <_>`,
-		"<a> <b><a>": `invalid pattern "<a> <b><a>": there has to be text between the captures <b> and <a>`,
-		"<a> <a>":    `invalid pattern "<a> <a>": duplicate capture name (a)`,
-		"<a><b>" + strings.Repeat("é", 200): `invalid pattern "<a><b>` + strings.Repeat("é", 94) +
-			`…": there has to be text between the captures <a> and <b>`,
+		"<a><b>":            "found consecutive capture '<a><b>': there has to be text between two",
+		"x<_><_>":           "found consecutive capture '<_><_>': there has to be text between two",
+		"<a> <b><a>":        "found consecutive capture '<b><a>': there has to be text between two",
+		"<a> <a>":           "duplicate capture name (a)",
+		"<" + long + "><b>": "found consecutive capture '<" + long[:100] + "…><b>': there has to be text between two",
+		"<a> <b><c> <d>":    "found consecutive capture '<b><c>': there has to be text between two",
 	} {
 		if _, err := ParsePattern(pattern); err == nil || err.Error() != want {
 			t.Errorf("%q: %v; want %s", pattern, err, want)
