@@ -69,7 +69,7 @@ type Accumulator struct {
 
 // interval is points, first to last. Since none of them ever falls with time, and one of them rises from an interval to the next, an
 // interval is known by their sum: its slot.
-type interval struct{ first, last int32 }
+type interval struct{ first, last int }
 
 // row is one series.
 type row struct {
@@ -83,7 +83,7 @@ type column interface {
 	// add adds a sample, and merge a partial, which only a column of a function that merges is given. They return the bytes of memory
 	// that this took, and whether the slot was empty.
 	add(slot int, at Position, value float64) (grown int, fresh bool)
-	merge(slot int, p *Partial) (grown int, fresh bool)
+	merge(slot int, p Partial) (grown int, fresh bool)
 	// values appends the values. The column is not used any more.
 	values(to []Point) []Point
 }
@@ -134,7 +134,7 @@ func (a *Accumulator) Merge(labels []logs.Label, first, last int, p Partial) err
 	if err != nil {
 		return err
 	}
-	grown, fresh := r.column.merge(slot, &p)
+	grown, fresh := r.column.merge(slot, p)
 	return a.grew(r, grown, fresh, last-first+1)
 }
 
@@ -158,16 +158,19 @@ func (a *Accumulator) row(labels []logs.Label) (*row, error) {
 
 // slot is where an interval is kept.
 func (a *Accumulator) slot(first, last int) (int, error) {
-	slot, i := first+last, interval{int32(first), int32(last)}
+	slot, i, none := first+last, interval{first, last}, interval{-1, -1}
 	if first < 0 || last >= a.points {
 		return 0, fmt.Errorf("points %d to %d are not within the %d of the query", first, last, a.points)
 	}
-	for slot >= len(a.intervals) {
-		a.intervals = append(a.intervals, interval{-1, -1})
+	if more := slot + 1 - len(a.intervals); more > 0 {
+		if err := a.grow(int64(more) * int64(unsafe.Sizeof(i))); err != nil {
+			return 0, err
+		}
+		a.intervals = append(a.intervals, slices.Repeat([]interval{none}, more)...)
 	}
 	switch a.intervals[slot] {
 	case i:
-	case interval{-1, -1}:
+	case none:
 		a.intervals[slot] = i
 	default:
 		return 0, fmt.Errorf("points %d to %d are no interval of the query: points %d to %d are", first, last, a.intervals[slot].first, a.intervals[slot].last)

@@ -506,3 +506,65 @@ func write(all []Series) string {
 	}
 	return cmp.Or(b.String(), "nothing")
 }
+
+// BenchmarkAdd adds 1 million samples of 500 series at 300 points.
+func BenchmarkAdd(b *testing.B) {
+	for _, agg := range []logql.RangeAgg{
+		{Op: logql.CountOverTime}, {Op: logql.LastOverTime}, {Op: logql.QuantileOverTime, Param: .99}, {Op: logql.StddevOverTime}, {Op: logql.RateCounter},
+	} {
+		b.Run(string(agg.Op), func(b *testing.B) {
+			agg.Range = 5 * time.Minute
+			w := WindowOf(&agg, Grid{Start: 1_700_000_000 * second, End: (1_700_000_000 + 299*15) * second, Step: 15 * second})
+			from, to := w.Span()
+			all := benchmarkLabels()
+			b.ReportAllocs()
+			for b.Loop() {
+				a := NewAccumulator(&agg, w, 500, 0)
+				for i := range 1_000_000 {
+					at := Position{Time: from + 1 + int64(i)*((to-from)/1_000_000), Sequence: uint64(i)}
+					if err := a.Add(all[i*7919%500], at, float64(i%1000)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if got := a.Series(); len(got) != 500 {
+					b.Fatal(len(got))
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkMerge merges 150,000 partials: 500 series at 300 points.
+func BenchmarkMerge(b *testing.B) {
+	for _, op := range []logql.RangeOp{logql.CountOverTime, logql.AvgOverTime, logql.LastOverTime} {
+		b.Run(string(op), func(b *testing.B) {
+			agg := &logql.RangeAgg{Op: op, Range: time.Minute, Unwrap: &logql.Unwrap{}}
+			w := WindowOf(agg, Grid{Start: 1_700_000_000 * second, End: (1_700_000_000 + 299*15) * second, Step: 15 * second})
+			all := benchmarkLabels()
+			b.ReportAllocs()
+			for b.Loop() {
+				a := NewAccumulator(agg, w, 500, 0)
+				for point := range 300 {
+					first, last := w.Interval(w.At(point))
+					for s := range 500 {
+						p := Partial{Count: 1, Sum: 2, Last: 3, LastAt: Position{Time: w.At(point)}}
+						if err := a.Merge(all[s], first, last, p); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+				if got := a.Series(); len(got) != 500 || len(got[0].Points) != 300 {
+					b.Fatal(len(got))
+				}
+			}
+		})
+	}
+}
+
+func benchmarkLabels() [][]logs.Label {
+	all := make([][]logs.Label, 500)
+	for i := range all {
+		all[i] = labels("app", fmt.Sprint("app", i/10), "env", "production", "level", "info", "namespace", "shop", "pod", fmt.Sprintf("pod-%08x", i*7919))
+	}
+	return all
+}

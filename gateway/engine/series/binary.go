@@ -3,6 +3,7 @@ package series
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/casteloig/logthra/gateway/logql"
 	"github.com/casteloig/logthra/shared/logs"
@@ -236,7 +237,7 @@ func (e *evaluator) set(x *logql.BinaryExpr, left, right []Series) (operand, err
 		left = filter(left, lefts, e.presence(right, rights, len(groups.groups)), false)
 	default:
 		right = filter(right, rights, e.presence(left, lefts, len(groups.groups)), false)
-		left = append(left[:len(left):len(left)], right...)
+		left = slices.Concat(left, right)
 	}
 	out, err := join(left, sameLabels)
 	return operand{series: out}, err
@@ -260,7 +261,7 @@ func (e *evaluator) presence(series []Series, ids []int, groups int) [][]bool {
 func filter(series []Series, ids []int, presence [][]bool, wanted bool) []Series {
 	var out []Series
 	for i, id := range ids {
-		var points []Point
+		points := make([]Point, 0, len(series[i].Points))
 		for _, p := range series[i].Points {
 			if (presence[id] != nil && presence[id][p.Index]) == wanted {
 				points = append(points, p)

@@ -12,7 +12,7 @@ import (
 const VariantLabel = "__variant__"
 
 // sameLabels is the reason of an Error about two series that are one by their labels.
-const sameLabels = "vector cannot contain metrics with the same labelset: let the labels that tell series apart be"
+const sameLabels = "vector cannot contain metrics with the same labelset: keep a label that tells them apart"
 
 // Evaluate computes a metric query. leaf gives the values of its range aggregations; it is asked for each in turn, and what it gives
 // is not changed. A query that has no answer is an *Error, one that has more than maxSeries series a *LimitError (0: no bound); errors of leaf
@@ -67,7 +67,7 @@ func (e *evaluator) evaluate(expr logql.Expr) (operand, error) {
 	case *logql.Variants:
 		return e.variants(x)
 	default:
-		return operand{}, &Error{fmt.Sprintf("%s has no values over time: count its lines, as count_over_time does", expr)}
+		return operand{}, &Error{"a log query has no values: count its lines, as by count_over_time"}
 	}
 }
 

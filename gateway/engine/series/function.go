@@ -18,9 +18,9 @@ func (a *Accumulator) function() func() column {
 	add := func(a, b float64) float64 { return a + b }
 
 	one := func(Position, float64) float64 { return 1 }
-	count := func(p *Partial) float64 { return p.Count }
+	count := func(p Partial) float64 { return p.Count }
 	sample := func(_ Position, value float64) float64 { return value }
-	sum := func(p *Partial) float64 { return p.Sum }
+	sum := func(p Partial) float64 { return p.Sum }
 
 	switch op := a.agg.Op; op {
 	case logql.CountOverTime, logql.AbsentOverTime:
@@ -35,16 +35,16 @@ func (a *Accumulator) function() func() column {
 	case logql.BytesOverTime, logql.SumOverTime:
 		return merging(a, sample, sum, add, itself)
 	case logql.MinOverTime:
-		return merging(a, sample, func(p *Partial) float64 { return p.Min }, smaller, itself)
+		return merging(a, sample, func(p Partial) float64 { return p.Min }, smaller, itself)
 	case logql.MaxOverTime:
-		return merging(a, sample, func(p *Partial) float64 { return p.Max }, larger, itself)
+		return merging(a, sample, func(p Partial) float64 { return p.Max }, larger, itself)
 	case logql.AvgOverTime:
 		return merging(a, func(_ Position, value float64) mean { return mean{1, value} },
-			func(p *Partial) mean { return mean{p.Count, p.Sum} }, mean.plus, func(m mean, _ int) float64 { return m.value() })
+			func(p Partial) mean { return mean{p.Count, p.Sum} }, mean.plus, func(m mean, _ int) float64 { return m.value() })
 	case logql.FirstOverTime:
-		return merging(a, newStamped, func(p *Partial) stamped { return stamped{p.FirstAt, p.First} }, stamped.earlier, stamped.itself)
+		return merging(a, newStamped, func(p Partial) stamped { return stamped{p.FirstAt, p.First} }, stamped.earlier, stamped.itself)
 	case logql.LastOverTime:
-		return merging(a, newStamped, func(p *Partial) stamped { return stamped{p.LastAt, p.Last} }, stamped.later, stamped.itself)
+		return merging(a, newStamped, func(p Partial) stamped { return stamped{p.LastAt, p.Last} }, stamped.later, stamped.itself)
 	case logql.StdvarOverTime:
 		return deviation(a, moments.variance)
 	case logql.StddevOverTime:
@@ -126,7 +126,7 @@ const pageCells = 64
 // cells is the column of a function that merges: a cell for each slot that has samples.
 type cells[T any] struct {
 	of     func(Position, float64) T
-	from   func(*Partial) T
+	from   func(Partial) T
 	slider *slider[T]
 	slots  int
 	pages  []page[T]
@@ -138,7 +138,7 @@ type page[T any] struct {
 	cells []T
 }
 
-func merging[T any](a *Accumulator, of func(Position, float64) T, from func(*Partial) T, merge func(a, b T) T, value func(T, int) float64) func() column {
+func merging[T any](a *Accumulator, of func(Position, float64) T, from func(Partial) T, merge func(a, b T) T, value func(T, int) float64) func() column {
 	s := &slider[T]{intervals: &a.intervals, merge: merge, value: value}
 	slots := max(2*a.points-1, 0)
 	return func() column { return &cells[T]{of: of, from: from, slider: s, slots: slots} }
@@ -148,7 +148,7 @@ func (c *cells[T]) add(slot int, at Position, value float64) (grown int, fresh b
 	return c.put(slot, c.of(at, value))
 }
 
-func (c *cells[T]) merge(slot int, p *Partial) (grown int, fresh bool) {
+func (c *cells[T]) merge(slot int, p Partial) (grown int, fresh bool) {
 	return c.put(slot, c.from(p))
 }
 
@@ -194,11 +194,11 @@ type samples[S any] struct {
 func (s *samples[S]) add(slot int, at Position, value float64) (grown int, fresh bool) {
 	before := cap(s.all)
 	s.all = append(s.all, s.of(slot, at, value))
-	// A sample may be the only one of its slot, and nobody looks whether it is.
-	return (cap(s.all) - before) * int(unsafe.Sizeof(s.all[0])), true
+	// Samples take as much again while they move or are computed of. One may be the only one of its slot, and nobody looks whether it is.
+	return 2 * (cap(s.all) - before) * int(unsafe.Sizeof(s.all[0])), true
 }
 
-func (s *samples[S]) merge(int, *Partial) (grown int, fresh bool) {
+func (s *samples[S]) merge(int, Partial) (grown int, fresh bool) {
 	panic("series: samples are no partials")
 }
 

@@ -13,22 +13,22 @@ import (
 func quantile(a *Accumulator) func() column {
 	finish := func(all []slotted, to []Point) []Point {
 		slices.SortFunc(all, func(a, b slotted) int { return cmp.Compare(a.value, b.value) })
-		order := make([]int, len(all)) // ranks by slot
+		order := make([]int32, len(all)) // ranks by slot
 		for rank := range order {
-			order[rank] = rank
+			order[rank] = int32(rank)
 		}
-		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(all[a].slot, all[b].slot) })
+		slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(all[a].slot, all[b].slot) })
 		interval := func(i int) interval { return a.intervals[all[order[i]].slot] }
 
 		in := newRanks(len(all))
 		value := func(n int) float64 { return all[in.at(n)].value }
 		low, high := 0, 0
 		for point := range a.points {
-			for ; high < len(order) && int(interval(high).first) <= point; high++ {
-				in.add(order[high], 1)
+			for ; high < len(order) && interval(high).first <= point; high++ {
+				in.add(int(order[high]), 1)
 			}
-			for ; low < high && int(interval(low).last) < point; low++ {
-				in.add(order[low], -1)
+			for ; low < high && interval(low).last < point; low++ {
+				in.add(int(order[low]), -1)
 			}
 			if low < high {
 				to = append(to, Point{point, interpolate(a.agg.Param, high-low, value)})
@@ -56,12 +56,12 @@ func interpolate(q float64, n int, at func(i int) float64) float64 {
 }
 
 // ranks is a multiset of the ranks from 0 on: a Fenwick tree of how many of each there are.
-type ranks []int
+type ranks []int32
 
 func newRanks(n int) ranks { return make(ranks, n+1) }
 
 // add adds count to how many there are of a rank.
-func (r ranks) add(rank, count int) {
+func (r ranks) add(rank int, count int32) {
 	for i := rank + 1; i < len(r); i += i & -i {
 		r[i] += count
 	}
@@ -69,11 +69,11 @@ func (r ranks) add(rank, count int) {
 
 // at is the n-th smallest, from 0 on, of those that are there.
 func (r ranks) at(n int) int {
-	rank := 0
+	rank, left := 0, int32(n)
 	for step := 1 << (bits.Len(uint(len(r))) - 1); step > 0; step >>= 1 {
-		if next := rank + step; next < len(r) && r[next] <= n {
+		if next := rank + step; next < len(r) && r[next] <= left {
 			rank = next
-			n -= r[next]
+			left -= r[next]
 		}
 	}
 	return rank

@@ -30,8 +30,8 @@ func (s *slider[T]) values(to []Point) []Point {
 		s.suffix = make([]T, n)
 	}
 	suffix, intervals := s.suffix[:n], *s.intervals
-	first := func(cell int) int { return int(intervals[s.slots[cell]].first) }
-	last := func(cell int) int { return int(intervals[s.slots[cell]].last) }
+	first := func(cell int) int { return intervals[s.slots[cell]].first }
+	last := func(cell int) int { return intervals[s.slots[cell]].last }
 
 	// The range of a point holds the cells from low on and below high. Those below turn are in suffix, those from turn on in back.
 	var back T
