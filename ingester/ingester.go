@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type Ingester struct {
 	metrics *Metrics
 	log     *slog.Logger
 	started time.Time
+	asked   chan struct{} // has room for as many queries as are answered at a time
 
 	mu       sync.Mutex
 	shards   map[int]*shard // those that run
@@ -59,6 +61,7 @@ func New(cfg Config, w *wal.WAL, s *store.Store, m *Metrics, log *slog.Logger) *
 		cfg: cfg, wal: w, store: s, metrics: m, log: log, started: time.Now(),
 		budget: budget{semaphore.NewWeighted(cfg.BufferBytes), m.buffered},
 		shards: map[int]*shard{}, unclear: map[int]bool{}, drained: make(chan struct{}),
+		asked: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 	}
 	m.configured(cfg)
 	m.registry.MustRegister(&collector{in: in})

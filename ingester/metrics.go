@@ -18,6 +18,13 @@ const (
 	takeoverOwn      = "own"      // it was this ingester's: the answer to a claim was lost
 )
 
+// How questions about entries that are not in ClickHouse yet end, as metrics name it.
+const (
+	unflushedOK       = "ok"
+	unflushedCanceled = "canceled"
+	unflushedFailed   = "failed"
+)
+
 // Metrics are those of an ingester.
 type Metrics struct {
 	registry prometheus.Registerer
@@ -32,6 +39,10 @@ type Metrics struct {
 	bytes        prometheus.Counter
 	failures     *prometheus.CounterVec
 	deadLetters  prometheus.Counter
+
+	unflushedRequests *prometheus.CounterVec
+	unflushedEntries  prometheus.Counter
+	unflushedSeconds  prometheus.Histogram
 
 	landed atomic.Uint64 // rows, for those who ask over gRPC
 }
@@ -76,8 +87,24 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		deadLetters: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "logthra_ingester_dead_letters_total", Help: "Records that could not be decoded or inserted and were put aside.",
 		}),
+		unflushedRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "logthra_ingester_unflushed_requests_total",
+			Help: "Gateways' questions for a query about entries that are not in ClickHouse yet, by result: ok, " +
+				"canceled (the gateway did not wait for the end), failed.",
+		}, []string{"result"}),
+		unflushedEntries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "logthra_ingester_unflushed_entries_total", Help: "Entries that queries were given from memory, or from the WAL, as they were not in ClickHouse yet.",
+		}),
+		unflushedSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "logthra_ingester_unflushed_duration_seconds", Help: "Time that such an answer took, until all of it was sent.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
+		}),
 	}
-	registry.MustRegister(m.owned, m.takeovers, m.fenced, m.buffered, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.failures, m.deadLetters)
+	registry.MustRegister(m.owned, m.takeovers, m.fenced, m.buffered, m.flushSeconds, m.flushRows, m.rows, m.bytes, m.failures, m.deadLetters,
+		m.unflushedRequests, m.unflushedEntries, m.unflushedSeconds)
+	for _, result := range []string{unflushedOK, unflushedCanceled, unflushedFailed} {
+		m.unflushedRequests.WithLabelValues(result)
+	}
 	for _, class := range []store.Class{store.Transient, store.BadBatch, store.Operator} {
 		m.failures.WithLabelValues(class.String()) // a series from the start, to be alerted on
 	}

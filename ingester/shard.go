@@ -95,7 +95,8 @@ type shard struct {
 	held    int64      // bytes of the budget
 	trimmed time.Time  // when the WAL was trimmed last
 
-	links []trace.Link // of the batch, to the pushes that are traced
+	links  []trace.Link      // of the batch, to the pushes that are traced
+	labels map[string]string // of the streams in unlanded, each once
 
 	// While a bad record is looked for:
 	most    int    // records that a batch may have; 0: any number
@@ -115,6 +116,9 @@ type shard struct {
 	failure   error     // of the step that is being tried again
 	reminded  time.Time // when failure was logged last
 	lastFlush flush
+	unlanded  []unlanded    // what queries are told of; an element never changes
+	readTo    uint64        // all records up to it have landed, or are in unlanded
+	awaited   chan struct{} // closed when readTo or doing changes, or the shard ends; nil: nobody waits
 }
 
 // flush is one insert that was confirmed.
@@ -131,7 +135,7 @@ func newShard(in *Ingester, number int, lease lease) *shard {
 	landed := lease.Position().Landed
 	return &shard{
 		in: in, number: number, lease: lease, journal: in.wal, table: in.store, log: in.log.With("shard", number),
-		batch: store.Batch{Shard: uint16(number)}, next: landed + 1, landed: landed,
+		batch: store.Batch{Shard: uint16(number)}, next: landed + 1, landed: landed, readTo: landed,
 		stopping: make(chan struct{}), poke: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 }
@@ -164,6 +168,7 @@ func (s *shard) run(ctx context.Context) {
 	defer s.mu.Unlock()
 	s.ended = true
 	close(s.changed)
+	s.wake()
 }
 
 // look finds out where the WAL of a former owner ends. Of those records ClickHouse may hold rows that the position does
@@ -207,6 +212,7 @@ func (s *shard) recover(ctx context.Context) state {
 		if !s.decode(ctx, &record) {
 			return s.release
 		}
+		s.note(&record)
 		s.add(&record, nil)
 	}
 	if s.span.Last < intent.Last {
@@ -263,6 +269,7 @@ func (s *shard) gather(ctx context.Context) state {
 		if !s.decode(ctx, &record) {
 			return s.release
 		}
+		s.note(&record)
 		if !s.hold(store.SizeOf(&s.decoded, &record)) {
 			s.pending = &record
 			if s.span.Last > 0 {
@@ -528,6 +535,9 @@ func (s *shard) bisect(refused error) state {
 	s.most, s.suspect = s.records/2, max(s.suspect, s.span.Last)
 	s.stopReading()
 	s.next, s.pending = s.span.First, nil
+	s.mu.Lock()
+	s.unlanded, s.readTo = nil, s.landed
+	s.mu.Unlock()
 	s.clear()
 	return s.gather
 }
@@ -548,6 +558,7 @@ func (s *shard) acknowledge(ctx context.Context) state {
 	}
 	s.mu.Lock()
 	s.landed, s.gathered = s.span.Last, 0
+	s.forget()
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
@@ -703,6 +714,7 @@ func (s *shard) set(doing string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doing, s.failure = doing, nil
+	s.wake()
 }
 
 // current is what the shard is doing. It needs mu.

@@ -58,7 +58,7 @@ func (w *WAL) Position(ctx context.Context, shard int) (Position, error) {
 // lease is one that has not claimed the shard yet.
 func (w *WAL) lease(shard int) *Lease {
 	return &Lease{shard: shard, position: document[Position]{
-		kv: w.kv, key: "shard." + strconv.Itoa(shard), what: fmt.Sprintf("position of shard %d", shard),
+		kv: w.kv, key: shardPrefix + strconv.Itoa(shard), what: fmt.Sprintf("position of shard %d", shard),
 		mine: rand.Text(), lost: ErrFenced,
 	}}
 }

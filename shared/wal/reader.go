@@ -97,6 +97,7 @@ const inactiveAfter = time.Minute
 type Reader struct {
 	wal      *WAL
 	shard    int
+	tenant   string // whose records; empty: those of all
 	next     uint64 // sequence from which on nothing was handed out
 	consumer jetstream.Consumer
 	passed   uint64 // messages that the consumer has sent: where one is missing, it is made anew
@@ -109,7 +110,12 @@ type Reader struct {
 // Read returns a reader of a shard that begins with the first record whose sequence is from or more, and
 // goes on with those that are yet to come. The caller closes it.
 func (w *WAL) Read(ctx context.Context, shard int, from uint64) (*Reader, error) {
-	r := &Reader{wal: w, shard: shard, next: max(from, 1), records: make(chan Record)}
+	return w.read(ctx, shard, from, "")
+}
+
+// read is Read for the records of one tenant, or of all where tenant is empty.
+func (w *WAL) read(ctx context.Context, shard int, from uint64, tenant string) (*Reader, error) {
+	r := &Reader{wal: w, shard: shard, tenant: tenant, next: max(from, 1), records: make(chan Record)}
 	if err := r.consume(ctx); err != nil {
 		return nil, fmt.Errorf("reading %s from %d: %w", StreamName(shard), from, explain(err))
 	}
@@ -139,11 +145,15 @@ func (r *Reader) Close() {
 func (r *Reader) consume(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, DefaultTimeout)
 	defer cancel()
-	r.passed = 0
-	r.consumer, err = r.wal.state.Load().streams[r.shard].CreateConsumer(ctx, jetstream.ConsumerConfig{
+	cfg := jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: inactiveAfter,
-	})
+	}
+	if r.tenant != "" {
+		cfg.FilterSubject = subject(r.tenant, r.shard)
+	}
+	r.passed = 0
+	r.consumer, err = r.wal.state.Load().streams[r.shard].CreateConsumer(ctx, cfg)
 	return err
 }
 

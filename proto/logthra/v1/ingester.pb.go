@@ -23,6 +23,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How values are compared. Regular expressions are RE2's, match the whole value, and a dot matches a new line, too.
+type LabelMatcher_Operator int32
+
+const (
+	LabelMatcher_OPERATOR_UNSPECIFIED LabelMatcher_Operator = 0
+	LabelMatcher_OPERATOR_EQUAL       LabelMatcher_Operator = 1
+	LabelMatcher_OPERATOR_NOT_EQUAL   LabelMatcher_Operator = 2
+	LabelMatcher_OPERATOR_REGEXP      LabelMatcher_Operator = 3
+	LabelMatcher_OPERATOR_NOT_REGEXP  LabelMatcher_Operator = 4
+)
+
+// Enum value maps for LabelMatcher_Operator.
+var (
+	LabelMatcher_Operator_name = map[int32]string{
+		0: "OPERATOR_UNSPECIFIED",
+		1: "OPERATOR_EQUAL",
+		2: "OPERATOR_NOT_EQUAL",
+		3: "OPERATOR_REGEXP",
+		4: "OPERATOR_NOT_REGEXP",
+	}
+	LabelMatcher_Operator_value = map[string]int32{
+		"OPERATOR_UNSPECIFIED": 0,
+		"OPERATOR_EQUAL":       1,
+		"OPERATOR_NOT_EQUAL":   2,
+		"OPERATOR_REGEXP":      3,
+		"OPERATOR_NOT_REGEXP":  4,
+	}
+)
+
+func (x LabelMatcher_Operator) Enum() *LabelMatcher_Operator {
+	p := new(LabelMatcher_Operator)
+	*p = x
+	return p
+}
+
+func (x LabelMatcher_Operator) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LabelMatcher_Operator) Descriptor() protoreflect.EnumDescriptor {
+	return file_logthra_v1_ingester_proto_enumTypes[0].Descriptor()
+}
+
+func (LabelMatcher_Operator) Type() protoreflect.EnumType {
+	return &file_logthra_v1_ingester_proto_enumTypes[0]
+}
+
+func (x LabelMatcher_Operator) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LabelMatcher_Operator.Descriptor instead.
+func (LabelMatcher_Operator) EnumDescriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{10, 0}
+}
+
 // StatusRequest has no parameters.
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -534,12 +590,465 @@ func (x *DrainResponse) GetRows() uint64 {
 	return 0
 }
 
+// UnflushedRequest says which entries are wanted. Without matchers they are those of all streams of the tenant.
+type UnflushedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ingester that is meant: behind its address may be another one by now.
+	Ingester string `protobuf:"bytes,1,opt,name=ingester,proto3" json:"ingester,omitempty"`
+	Tenant   string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Of the labels of streams; all of them have to hold.
+	Matchers []*LabelMatcher `protobuf:"bytes,3,rep,name=matchers,proto3" json:"matchers,omitempty"`
+	// In unix nanoseconds: start <= time < end.
+	Start int64 `protobuf:"fixed64,4,opt,name=start,proto3" json:"start,omitempty"`
+	End   int64 `protobuf:"fixed64,5,opt,name=end,proto3" json:"end,omitempty"`
+	// Only the lengths of lines are wanted.
+	OmitLines bool `protobuf:"varint,6,opt,name=omit_lines,json=omitLines,proto3" json:"omit_lines,omitempty"`
+	// Lines have to contain each of these.
+	Contains [][]byte `protobuf:"bytes,7,rep,name=contains,proto3" json:"contains,omitempty"`
+	// Up to which record of each shard the answer has to go.
+	Shards []*UnflushedShard `protobuf:"bytes,8,rep,name=shards,proto3" json:"shards,omitempty"`
+	// Most bytes of the answer; 0: any number.
+	MaxBytes uint64 `protobuf:"varint,9,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// So many entries are enough: the newest, or the oldest with forward, and all that have the same time as the last of
+	// these. 0: all are wanted.
+	Limit         uint32 `protobuf:"varint,10,opt,name=limit,proto3" json:"limit,omitempty"`
+	Forward       bool   `protobuf:"varint,11,opt,name=forward,proto3" json:"forward,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnflushedRequest) Reset() {
+	*x = UnflushedRequest{}
+	mi := &file_logthra_v1_ingester_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnflushedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnflushedRequest) ProtoMessage() {}
+
+func (x *UnflushedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_ingester_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnflushedRequest.ProtoReflect.Descriptor instead.
+func (*UnflushedRequest) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UnflushedRequest) GetIngester() string {
+	if x != nil {
+		return x.Ingester
+	}
+	return ""
+}
+
+func (x *UnflushedRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *UnflushedRequest) GetMatchers() []*LabelMatcher {
+	if x != nil {
+		return x.Matchers
+	}
+	return nil
+}
+
+func (x *UnflushedRequest) GetStart() int64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *UnflushedRequest) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *UnflushedRequest) GetOmitLines() bool {
+	if x != nil {
+		return x.OmitLines
+	}
+	return false
+}
+
+func (x *UnflushedRequest) GetContains() [][]byte {
+	if x != nil {
+		return x.Contains
+	}
+	return nil
+}
+
+func (x *UnflushedRequest) GetShards() []*UnflushedShard {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *UnflushedRequest) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *UnflushedRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *UnflushedRequest) GetForward() bool {
+	if x != nil {
+		return x.Forward
+	}
+	return false
+}
+
+// UnflushedShard is a shard, and the sequence of its last record.
+type UnflushedShard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnflushedShard) Reset() {
+	*x = UnflushedShard{}
+	mi := &file_logthra_v1_ingester_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnflushedShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnflushedShard) ProtoMessage() {}
+
+func (x *UnflushedShard) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_ingester_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnflushedShard.ProtoReflect.Descriptor instead.
+func (*UnflushedShard) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UnflushedShard) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *UnflushedShard) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// LabelMatcher is a condition on the value of a label, which is empty if the label is not there.
+type LabelMatcher struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Operator      LabelMatcher_Operator  `protobuf:"varint,2,opt,name=operator,proto3,enum=logthra.v1.LabelMatcher_Operator" json:"operator,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelMatcher) Reset() {
+	*x = LabelMatcher{}
+	mi := &file_logthra_v1_ingester_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelMatcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelMatcher) ProtoMessage() {}
+
+func (x *LabelMatcher) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_ingester_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelMatcher.ProtoReflect.Descriptor instead.
+func (*LabelMatcher) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LabelMatcher) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LabelMatcher) GetOperator() LabelMatcher_Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return LabelMatcher_OPERATOR_UNSPECIFIED
+}
+
+func (x *LabelMatcher) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// UnflushedResponse is some entries of one shard, as columns. A shard has as many responses as it takes, one behind the other;
+// the last of them has an end. One without entries and without an end says that the ingester is at it.
+type UnflushedResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Labels of streams as canonical JSON.
+	StreamLabels []string `protobuf:"bytes,2,rep,name=stream_labels,json=streamLabels,proto3" json:"stream_labels,omitempty"`
+	// One element a run, which is entries of one stream and one record that follow one another: the index in stream_labels, how
+	// many entries it has, and the sequence of the record.
+	RunStreams   []uint32 `protobuf:"varint,3,rep,packed,name=run_streams,json=runStreams,proto3" json:"run_streams,omitempty"`
+	RunEntries   []uint32 `protobuf:"varint,4,rep,packed,name=run_entries,json=runEntries,proto3" json:"run_entries,omitempty"`
+	RunSequences []uint64 `protobuf:"fixed64,5,rep,packed,name=run_sequences,json=runSequences,proto3" json:"run_sequences,omitempty"`
+	// One element an entry: its index in the record, its time in unix nanoseconds, and the bytes of its line.
+	Indexes     []uint32 `protobuf:"varint,6,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Timestamps  []int64  `protobuf:"fixed64,7,rep,packed,name=timestamps,proto3" json:"timestamps,omitempty"`
+	LineLengths []uint32 `protobuf:"varint,8,rep,packed,name=line_lengths,json=lineLengths,proto3" json:"line_lengths,omitempty"`
+	// All lines back to back; empty with omit_lines.
+	Lines []byte `protobuf:"bytes,9,opt,name=lines,proto3" json:"lines,omitempty"`
+	// Metadata of entries, which it counts in this response.
+	Metadata      []*MetadataColumn `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	End           *UnflushedEnd     `protobuf:"bytes,11,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnflushedResponse) Reset() {
+	*x = UnflushedResponse{}
+	mi := &file_logthra_v1_ingester_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnflushedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnflushedResponse) ProtoMessage() {}
+
+func (x *UnflushedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_ingester_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnflushedResponse.ProtoReflect.Descriptor instead.
+func (*UnflushedResponse) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UnflushedResponse) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *UnflushedResponse) GetStreamLabels() []string {
+	if x != nil {
+		return x.StreamLabels
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetRunStreams() []uint32 {
+	if x != nil {
+		return x.RunStreams
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetRunEntries() []uint32 {
+	if x != nil {
+		return x.RunEntries
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetRunSequences() []uint64 {
+	if x != nil {
+		return x.RunSequences
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetIndexes() []uint32 {
+	if x != nil {
+		return x.Indexes
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetTimestamps() []int64 {
+	if x != nil {
+		return x.Timestamps
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetLineLengths() []uint32 {
+	if x != nil {
+		return x.LineLengths
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetLines() []byte {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetMetadata() []*MetadataColumn {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *UnflushedResponse) GetEnd() *UnflushedEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// UnflushedEnd ends the entries of a shard.
+type UnflushedEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ingester does not own the shard, or can't answer for it: what it sent of it counts for nothing.
+	Unanswered bool `protobuf:"varint,1,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
+	// All records up to this sequence have landed. Of those after it all entries that were wanted were sent.
+	Landed uint64 `protobuf:"varint,2,opt,name=landed,proto3" json:"landed,omitempty"`
+	// With a limit: whether entries were left out as there are enough, and where, which is before this time, or from it on with
+	// forward.
+	HasBound      bool  `protobuf:"varint,3,opt,name=has_bound,json=hasBound,proto3" json:"has_bound,omitempty"`
+	Bound         int64 `protobuf:"fixed64,4,opt,name=bound,proto3" json:"bound,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnflushedEnd) Reset() {
+	*x = UnflushedEnd{}
+	mi := &file_logthra_v1_ingester_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnflushedEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnflushedEnd) ProtoMessage() {}
+
+func (x *UnflushedEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_logthra_v1_ingester_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnflushedEnd.ProtoReflect.Descriptor instead.
+func (*UnflushedEnd) Descriptor() ([]byte, []int) {
+	return file_logthra_v1_ingester_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UnflushedEnd) GetUnanswered() bool {
+	if x != nil {
+		return x.Unanswered
+	}
+	return false
+}
+
+func (x *UnflushedEnd) GetLanded() uint64 {
+	if x != nil {
+		return x.Landed
+	}
+	return 0
+}
+
+func (x *UnflushedEnd) GetHasBound() bool {
+	if x != nil {
+		return x.HasBound
+	}
+	return false
+}
+
+func (x *UnflushedEnd) GetBound() int64 {
+	if x != nil {
+		return x.Bound
+	}
+	return 0
+}
+
 var File_logthra_v1_ingester_proto protoreflect.FileDescriptor
 
 const file_logthra_v1_ingester_proto_rawDesc = "" +
 	"\n" +
 	"\x19logthra/v1/ingester.proto\x12\n" +
-	"logthra.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
+	"logthra.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17logthra/v1/record.proto\"\x0f\n" +
 	"\rStatusRequest\"\xb4\x02\n" +
 	"\x0eStatusResponse\x12\x1a\n" +
 	"\bingester\x18\x01 \x01(\tR\bingester\x12\x18\n" +
@@ -576,11 +1085,63 @@ const file_logthra_v1_ingester_proto_rawDesc = "" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\"\x0e\n" +
 	"\fDrainRequest\"#\n" +
 	"\rDrainResponse\x12\x12\n" +
-	"\x04rows\x18\x01 \x01(\x04R\x04rows2\xce\x01\n" +
+	"\x04rows\x18\x01 \x01(\x04R\x04rows\"\xe0\x02\n" +
+	"\x10UnflushedRequest\x12\x1a\n" +
+	"\bingester\x18\x01 \x01(\tR\bingester\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x124\n" +
+	"\bmatchers\x18\x03 \x03(\v2\x18.logthra.v1.LabelMatcherR\bmatchers\x12\x14\n" +
+	"\x05start\x18\x04 \x01(\x10R\x05start\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\x10R\x03end\x12\x1d\n" +
+	"\n" +
+	"omit_lines\x18\x06 \x01(\bR\tomitLines\x12\x1a\n" +
+	"\bcontains\x18\a \x03(\fR\bcontains\x122\n" +
+	"\x06shards\x18\b \x03(\v2\x1a.logthra.v1.UnflushedShardR\x06shards\x12\x1b\n" +
+	"\tmax_bytes\x18\t \x01(\x04R\bmaxBytes\x12\x14\n" +
+	"\x05limit\x18\n" +
+	" \x01(\rR\x05limit\x12\x18\n" +
+	"\aforward\x18\v \x01(\bR\aforward\"B\n" +
+	"\x0eUnflushedShard\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xf7\x01\n" +
+	"\fLabelMatcher\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
+	"\boperator\x18\x02 \x01(\x0e2!.logthra.v1.LabelMatcher.OperatorR\boperator\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"~\n" +
+	"\bOperator\x12\x18\n" +
+	"\x14OPERATOR_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eOPERATOR_EQUAL\x10\x01\x12\x16\n" +
+	"\x12OPERATOR_NOT_EQUAL\x10\x02\x12\x13\n" +
+	"\x0fOPERATOR_REGEXP\x10\x03\x12\x17\n" +
+	"\x13OPERATOR_NOT_REGEXP\x10\x04\"\x8c\x03\n" +
+	"\x11UnflushedResponse\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12#\n" +
+	"\rstream_labels\x18\x02 \x03(\tR\fstreamLabels\x12\x1f\n" +
+	"\vrun_streams\x18\x03 \x03(\rR\n" +
+	"runStreams\x12\x1f\n" +
+	"\vrun_entries\x18\x04 \x03(\rR\n" +
+	"runEntries\x12#\n" +
+	"\rrun_sequences\x18\x05 \x03(\x06R\frunSequences\x12\x18\n" +
+	"\aindexes\x18\x06 \x03(\rR\aindexes\x12\x1e\n" +
+	"\n" +
+	"timestamps\x18\a \x03(\x10R\n" +
+	"timestamps\x12!\n" +
+	"\fline_lengths\x18\b \x03(\rR\vlineLengths\x12\x14\n" +
+	"\x05lines\x18\t \x01(\fR\x05lines\x126\n" +
+	"\bmetadata\x18\n" +
+	" \x03(\v2\x1a.logthra.v1.MetadataColumnR\bmetadata\x12*\n" +
+	"\x03end\x18\v \x01(\v2\x18.logthra.v1.UnflushedEndR\x03end\"y\n" +
+	"\fUnflushedEnd\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\x01 \x01(\bR\n" +
+	"unanswered\x12\x16\n" +
+	"\x06landed\x18\x02 \x01(\x04R\x06landed\x12\x1b\n" +
+	"\thas_bound\x18\x03 \x01(\bR\bhasBound\x12\x14\n" +
+	"\x05bound\x18\x04 \x01(\x10R\x05bound2\x9a\x02\n" +
 	"\x0fIngesterService\x12?\n" +
 	"\x06Status\x12\x19.logthra.v1.StatusRequest\x1a\x1a.logthra.v1.StatusResponse\x12<\n" +
 	"\x05Flush\x12\x18.logthra.v1.FlushRequest\x1a\x19.logthra.v1.FlushResponse\x12<\n" +
-	"\x05Drain\x12\x18.logthra.v1.DrainRequest\x1a\x19.logthra.v1.DrainResponseB9Z7github.com/casteloig/logthra/proto/logthra/v1;logthrav1b\x06proto3"
+	"\x05Drain\x12\x18.logthra.v1.DrainRequest\x1a\x19.logthra.v1.DrainResponse\x12J\n" +
+	"\tUnflushed\x12\x1c.logthra.v1.UnflushedRequest\x1a\x1d.logthra.v1.UnflushedResponse0\x01B9Z7github.com/casteloig/logthra/proto/logthra/v1;logthrav1b\x06proto3"
 
 var (
 	file_logthra_v1_ingester_proto_rawDescOnce sync.Once
@@ -594,39 +1155,54 @@ func file_logthra_v1_ingester_proto_rawDescGZIP() []byte {
 	return file_logthra_v1_ingester_proto_rawDescData
 }
 
-var file_logthra_v1_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_logthra_v1_ingester_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_logthra_v1_ingester_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_logthra_v1_ingester_proto_goTypes = []any{
-	(*StatusRequest)(nil),         // 0: logthra.v1.StatusRequest
-	(*StatusResponse)(nil),        // 1: logthra.v1.StatusResponse
-	(*ShardStatus)(nil),           // 2: logthra.v1.ShardStatus
-	(*FlushStatus)(nil),           // 3: logthra.v1.FlushStatus
-	(*FlushRequest)(nil),          // 4: logthra.v1.FlushRequest
-	(*FlushResponse)(nil),         // 5: logthra.v1.FlushResponse
-	(*DrainRequest)(nil),          // 6: logthra.v1.DrainRequest
-	(*DrainResponse)(nil),         // 7: logthra.v1.DrainResponse
-	nil,                           // 8: logthra.v1.StatusResponse.AddressesEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(LabelMatcher_Operator)(0),    // 0: logthra.v1.LabelMatcher.Operator
+	(*StatusRequest)(nil),         // 1: logthra.v1.StatusRequest
+	(*StatusResponse)(nil),        // 2: logthra.v1.StatusResponse
+	(*ShardStatus)(nil),           // 3: logthra.v1.ShardStatus
+	(*FlushStatus)(nil),           // 4: logthra.v1.FlushStatus
+	(*FlushRequest)(nil),          // 5: logthra.v1.FlushRequest
+	(*FlushResponse)(nil),         // 6: logthra.v1.FlushResponse
+	(*DrainRequest)(nil),          // 7: logthra.v1.DrainRequest
+	(*DrainResponse)(nil),         // 8: logthra.v1.DrainResponse
+	(*UnflushedRequest)(nil),      // 9: logthra.v1.UnflushedRequest
+	(*UnflushedShard)(nil),        // 10: logthra.v1.UnflushedShard
+	(*LabelMatcher)(nil),          // 11: logthra.v1.LabelMatcher
+	(*UnflushedResponse)(nil),     // 12: logthra.v1.UnflushedResponse
+	(*UnflushedEnd)(nil),          // 13: logthra.v1.UnflushedEnd
+	nil,                           // 14: logthra.v1.StatusResponse.AddressesEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*MetadataColumn)(nil),        // 17: logthra.v1.MetadataColumn
 }
 var file_logthra_v1_ingester_proto_depIdxs = []int32{
-	9,  // 0: logthra.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	2,  // 1: logthra.v1.StatusResponse.shards:type_name -> logthra.v1.ShardStatus
-	8,  // 2: logthra.v1.StatusResponse.addresses:type_name -> logthra.v1.StatusResponse.AddressesEntry
-	10, // 3: logthra.v1.ShardStatus.oldest_unflushed:type_name -> google.protobuf.Duration
-	3,  // 4: logthra.v1.ShardStatus.last_flush:type_name -> logthra.v1.FlushStatus
-	9,  // 5: logthra.v1.FlushStatus.time:type_name -> google.protobuf.Timestamp
-	10, // 6: logthra.v1.FlushStatus.duration:type_name -> google.protobuf.Duration
-	0,  // 7: logthra.v1.IngesterService.Status:input_type -> logthra.v1.StatusRequest
-	4,  // 8: logthra.v1.IngesterService.Flush:input_type -> logthra.v1.FlushRequest
-	6,  // 9: logthra.v1.IngesterService.Drain:input_type -> logthra.v1.DrainRequest
-	1,  // 10: logthra.v1.IngesterService.Status:output_type -> logthra.v1.StatusResponse
-	5,  // 11: logthra.v1.IngesterService.Flush:output_type -> logthra.v1.FlushResponse
-	7,  // 12: logthra.v1.IngesterService.Drain:output_type -> logthra.v1.DrainResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	15, // 0: logthra.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	3,  // 1: logthra.v1.StatusResponse.shards:type_name -> logthra.v1.ShardStatus
+	14, // 2: logthra.v1.StatusResponse.addresses:type_name -> logthra.v1.StatusResponse.AddressesEntry
+	16, // 3: logthra.v1.ShardStatus.oldest_unflushed:type_name -> google.protobuf.Duration
+	4,  // 4: logthra.v1.ShardStatus.last_flush:type_name -> logthra.v1.FlushStatus
+	15, // 5: logthra.v1.FlushStatus.time:type_name -> google.protobuf.Timestamp
+	16, // 6: logthra.v1.FlushStatus.duration:type_name -> google.protobuf.Duration
+	11, // 7: logthra.v1.UnflushedRequest.matchers:type_name -> logthra.v1.LabelMatcher
+	10, // 8: logthra.v1.UnflushedRequest.shards:type_name -> logthra.v1.UnflushedShard
+	0,  // 9: logthra.v1.LabelMatcher.operator:type_name -> logthra.v1.LabelMatcher.Operator
+	17, // 10: logthra.v1.UnflushedResponse.metadata:type_name -> logthra.v1.MetadataColumn
+	13, // 11: logthra.v1.UnflushedResponse.end:type_name -> logthra.v1.UnflushedEnd
+	1,  // 12: logthra.v1.IngesterService.Status:input_type -> logthra.v1.StatusRequest
+	5,  // 13: logthra.v1.IngesterService.Flush:input_type -> logthra.v1.FlushRequest
+	7,  // 14: logthra.v1.IngesterService.Drain:input_type -> logthra.v1.DrainRequest
+	9,  // 15: logthra.v1.IngesterService.Unflushed:input_type -> logthra.v1.UnflushedRequest
+	2,  // 16: logthra.v1.IngesterService.Status:output_type -> logthra.v1.StatusResponse
+	6,  // 17: logthra.v1.IngesterService.Flush:output_type -> logthra.v1.FlushResponse
+	8,  // 18: logthra.v1.IngesterService.Drain:output_type -> logthra.v1.DrainResponse
+	12, // 19: logthra.v1.IngesterService.Unflushed:output_type -> logthra.v1.UnflushedResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_logthra_v1_ingester_proto_init() }
@@ -634,18 +1210,20 @@ func file_logthra_v1_ingester_proto_init() {
 	if File_logthra_v1_ingester_proto != nil {
 		return
 	}
+	file_logthra_v1_record_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logthra_v1_ingester_proto_rawDesc), len(file_logthra_v1_ingester_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_logthra_v1_ingester_proto_goTypes,
 		DependencyIndexes: file_logthra_v1_ingester_proto_depIdxs,
+		EnumInfos:         file_logthra_v1_ingester_proto_enumTypes,
 		MessageInfos:      file_logthra_v1_ingester_proto_msgTypes,
 	}.Build()
 	File_logthra_v1_ingester_proto = out.File

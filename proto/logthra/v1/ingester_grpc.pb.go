@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IngesterService_Status_FullMethodName = "/logthra.v1.IngesterService/Status"
-	IngesterService_Flush_FullMethodName  = "/logthra.v1.IngesterService/Flush"
-	IngesterService_Drain_FullMethodName  = "/logthra.v1.IngesterService/Drain"
+	IngesterService_Status_FullMethodName    = "/logthra.v1.IngesterService/Status"
+	IngesterService_Flush_FullMethodName     = "/logthra.v1.IngesterService/Flush"
+	IngesterService_Drain_FullMethodName     = "/logthra.v1.IngesterService/Drain"
+	IngesterService_Unflushed_FullMethodName = "/logthra.v1.IngesterService/Unflushed"
 )
 
 // IngesterServiceClient is the client API for IngesterService service.
@@ -39,6 +40,11 @@ type IngesterServiceClient interface {
 	// Drain flushes, hands all shards back and takes no new ones. The ingester stays up, idle, until it is
 	// stopped. UNAVAILABLE as for Flush.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Unflushed gives the entries of one tenant that may not be in ClickHouse yet, so that a query can count each line once:
+	// for each shard that is asked for, a position that has landed for certain, and all entries behind it that are wanted. Whoever
+	// leaves out the rows of the table behind that position then has every line from exactly one of the two, whatever
+	// lands meanwhile. FAILED_PRECONDITION: another ingester was meant. RESOURCE_EXHAUSTED: they are more than max_bytes.
+	Unflushed(ctx context.Context, in *UnflushedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UnflushedResponse], error)
 }
 
 type ingesterServiceClient struct {
@@ -79,6 +85,25 @@ func (c *ingesterServiceClient) Drain(ctx context.Context, in *DrainRequest, opt
 	return out, nil
 }
 
+func (c *ingesterServiceClient) Unflushed(ctx context.Context, in *UnflushedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UnflushedResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &IngesterService_ServiceDesc.Streams[0], IngesterService_Unflushed_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UnflushedRequest, UnflushedResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IngesterService_UnflushedClient = grpc.ServerStreamingClient[UnflushedResponse]
+
 // IngesterServiceServer is the server API for IngesterService service.
 // All implementations must embed UnimplementedIngesterServiceServer
 // for forward compatibility.
@@ -94,6 +119,11 @@ type IngesterServiceServer interface {
 	// Drain flushes, hands all shards back and takes no new ones. The ingester stays up, idle, until it is
 	// stopped. UNAVAILABLE as for Flush.
 	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Unflushed gives the entries of one tenant that may not be in ClickHouse yet, so that a query can count each line once:
+	// for each shard that is asked for, a position that has landed for certain, and all entries behind it that are wanted. Whoever
+	// leaves out the rows of the table behind that position then has every line from exactly one of the two, whatever
+	// lands meanwhile. FAILED_PRECONDITION: another ingester was meant. RESOURCE_EXHAUSTED: they are more than max_bytes.
+	Unflushed(*UnflushedRequest, grpc.ServerStreamingServer[UnflushedResponse]) error
 	mustEmbedUnimplementedIngesterServiceServer()
 }
 
@@ -112,6 +142,9 @@ func (UnimplementedIngesterServiceServer) Flush(context.Context, *FlushRequest) 
 }
 func (UnimplementedIngesterServiceServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedIngesterServiceServer) Unflushed(*UnflushedRequest, grpc.ServerStreamingServer[UnflushedResponse]) error {
+	return status.Error(codes.Unimplemented, "method Unflushed not implemented")
 }
 func (UnimplementedIngesterServiceServer) mustEmbedUnimplementedIngesterServiceServer() {}
 func (UnimplementedIngesterServiceServer) testEmbeddedByValue()                         {}
@@ -188,6 +221,17 @@ func _IngesterService_Drain_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IngesterService_Unflushed_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UnflushedRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(IngesterServiceServer).Unflushed(m, &grpc.GenericServerStream[UnflushedRequest, UnflushedResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IngesterService_UnflushedServer = grpc.ServerStreamingServer[UnflushedResponse]
+
 // IngesterService_ServiceDesc is the grpc.ServiceDesc for IngesterService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -208,6 +252,12 @@ var IngesterService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _IngesterService_Drain_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Unflushed",
+			Handler:       _IngesterService_Unflushed_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "logthra/v1/ingester.proto",
 }

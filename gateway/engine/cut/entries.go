@@ -1,0 +1,124 @@
+package cut
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"unsafe"
+
+	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
+	"github.com/casteloig/logthra/shared/logs"
+)
+
+// Bytes that an entry takes, and a pair of metadata, beside what their strings point to.
+const (
+	entryBytes = int64(unsafe.Sizeof(Entry{}))
+	pairBytes  = int64(unsafe.Sizeof(logs.Label{}))
+)
+
+var errColumns = errors.New("the columns of the answer do not agree with one another")
+
+// check tells whether the columns of a response agree.
+func check(r *logthrav1.UnflushedResponse) error {
+	n := len(r.GetIndexes())
+	runs := r.GetRunEntries()
+	if len(r.GetTimestamps()) != n || len(r.GetLineLengths()) != n || sum(runs) != uint64(n) ||
+		len(r.GetRunStreams()) != len(runs) || len(r.GetRunSequences()) != len(runs) {
+		return errColumns
+	}
+	for _, stream := range r.GetRunStreams() {
+		if int(stream) >= len(r.GetStreamLabels()) {
+			return errColumns
+		}
+	}
+	if len(r.GetLines()) > 0 && sum(r.GetLineLengths()) != uint64(len(r.GetLines())) {
+		return errColumns
+	}
+	for _, c := range r.GetMetadata() {
+		if len(c.GetEntries()) != len(c.GetValueLengths()) || sum(c.GetValueLengths()) != uint64(len(c.GetValues())) {
+			return errColumns
+		}
+		for _, entry := range c.GetEntries() {
+			if int(entry) >= n {
+				return errColumns
+			}
+		}
+	}
+	return nil
+}
+
+func sum(values []uint32) (n uint64) {
+	for _, v := range values {
+		n += uint64(v)
+	}
+	return n
+}
+
+// size is how many bytes of memory the entries of a response take.
+func size(r *logthrav1.UnflushedResponse) int64 {
+	n := entryBytes*int64(len(r.GetIndexes())) + int64(len(r.GetLines()))
+	for _, c := range r.GetMetadata() {
+		n += pairBytes*int64(len(c.GetEntries())) + int64(len(c.GetValues()))
+	}
+	return n
+}
+
+// fill makes entries of a response that was checked, as many as it has. Their lines point into it. labels has each string of
+// labels once.
+func fill(to []Entry, r *logthrav1.UnflushedResponse, labels map[string]string) {
+	streams := make([]string, len(r.GetStreamLabels()))
+	for i, text := range r.GetStreamLabels() {
+		once, known := labels[text]
+		if !known {
+			labels[text], once = text, text
+		}
+		streams[i] = once
+	}
+	lines, hasLines := r.GetLines(), len(r.GetLines()) > 0
+	at := 0
+	for run, n := range r.GetRunEntries() {
+		stream, sequence := streams[r.GetRunStreams()[run]], r.GetRunSequences()[run]
+		for range n {
+			e := &to[at]
+			e.Labels, e.Shard, e.Sequence = stream, uint16(r.GetShard()), sequence
+			e.Timestamp, e.Index, e.Length = r.GetTimestamps()[at], r.GetIndexes()[at], int(r.GetLineLengths()[at])
+			if hasLines {
+				e.Line, lines = lines[:e.Length:e.Length], lines[e.Length:]
+			}
+			at++
+		}
+	}
+	if len(r.GetMetadata()) > 0 {
+		fillMetadata(to, r.GetMetadata())
+	}
+}
+
+// fillMetadata gives entries their metadata. Of several values of one name the first counts.
+func fillMetadata(to []Entry, columns []*logthrav1.MetadataColumn) {
+	columns = slices.Clone(columns)
+	slices.SortFunc(columns, func(a, b *logthrav1.MetadataColumn) int { return strings.Compare(string(a.GetName()), string(b.GetName())) })
+	counts, pairs := make([]int, len(to)), 0
+	for _, c := range columns {
+		for _, entry := range c.GetEntries() {
+			counts[entry]++
+		}
+		pairs += len(c.GetEntries())
+	}
+	room := make([]logs.Label, pairs)
+	for i, n := range counts {
+		if n > 0 {
+			to[i].Metadata, room = room[:0:n], room[n:]
+		}
+	}
+	for _, c := range columns {
+		name, values := string(c.GetName()), string(c.GetValues())
+		for i, entry := range c.GetEntries() {
+			value := values[:c.GetValueLengths()[i]]
+			values = values[len(value):]
+			has := &to[entry].Metadata
+			if n := len(*has); n == 0 || (*has)[n-1].Name != name {
+				*has = append(*has, logs.Label{Name: name, Value: value})
+			}
+		}
+	}
+}
