@@ -38,6 +38,10 @@ type cli struct {
 	Nats       natsCommand       `cmd:"" group:"Roles:" help:"Run an embedded NATS alone."`
 	Clickhouse clickhouseCommand `cmd:"" group:"Roles:" help:"Run an embedded ClickHouse alone."`
 	Push       pushCommand       `cmd:"" group:"Tools:" help:"Push the lines of files, or of standard input."`
+	Query      queryCommand      `cmd:"" group:"Tools:" help:"Find lines, or count them, with LogQL."`
+	Tail       tailCommand       `cmd:"" group:"Tools:" help:"Follow lines while they are pushed."`
+	Labels     labelsCommand     `cmd:"" group:"Tools:" help:"List the labels that there are, or the values of one."`
+	Series     seriesCommand     `cmd:"" group:"Tools:" help:"List the streams that there are, by their labels."`
 	Bench      benchCommand      `cmd:"" group:"Tools:" help:"Measure how fast lines are taken, by this or by anything else that takes Loki's push."`
 	Status     statusCommand     `cmd:"" group:"Tools:" help:"Show how far the shards are, and who owns them."`
 	Audit      auditCommand      `cmd:"" group:"Tools:" help:"Compare what the WAL holds with what the table holds; the exit code tells."`

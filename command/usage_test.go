@@ -168,6 +168,10 @@ func TestFlags(t *testing.T) {
 		"nats":       {data, natsServer},
 		"clickhouse": {data, clickhouseServer},
 		"push":       {data, {"tenant": "", "label": "", "url": ""}},
+		"query":      {data, {"tenant": "", "url": "", "timeout": "2m", "since": "", "from": "", "to": "", "limit": "100", "output": "text", "labels": "differ", "color": "auto", "step": "", "at": ""}},
+		"tail":       {data, {"tenant": "", "url": "", "since": "1h", "limit": "10", "delay": "0s", "output": "text", "labels": "differ", "color": "auto"}},
+		"labels":     {data, {"tenant": "", "url": "", "since": "", "from": "", "to": "", "match": ""}},
+		"series":     {data, {"tenant": "", "url": "", "since": "", "from": "", "to": ""}},
 		"status":     {data},
 	} {
 		node := parser.Model.Children[slices.IndexFunc(parser.Model.Children, func(n *kong.Node) bool { return n.Name == role })]
@@ -210,7 +214,7 @@ func TestHelp(t *testing.T) {
 		code, stdout, stderr := run(t, "", args...)
 		want := []string{"logthra 1.2.3-test"}
 		if strings.HasSuffix(args[0], "h") || args[0] == "--help" {
-			want = []string{"Roles:", "Tools:", "run", "gateway", "ingester", "nats", "clickhouse", "push", "status", "version", "--config", "LOGTHRA_"}
+			want = []string{"Roles:", "Tools:", "run", "gateway", "ingester", "nats", "clickhouse", "push", "query", "tail", "labels", "series", "status", "version", "--config", "LOGTHRA_"}
 		}
 		if code != 0 || stderr != "" {
 			t.Errorf("%v: exit code %d, stderr %q", args, code, stderr)
