@@ -116,7 +116,7 @@ func (m *Miner) Pattern(number int) string {
 	_, shape, _ := bytes.Cut([]byte(c.shape), []byte{gap}) // the group goes first
 	var out []byte
 	wild, next := false, 0 // whether the word before is <_>, and the number of the next word
-	for i := 0; i < len(shape); i++ {
+	for i := range shape {
 		if shape[i] != gap {
 			out = append(out, shape[i])
 			continue
