@@ -3,6 +3,7 @@ package command
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,7 +26,7 @@ const (
 	pageBytes = 4 << 20
 	firstPage = 500
 	leastPage = 100
-	mostPage  = 4000 // and those of the time at which the page before ended; gateways refuse more than 5000 by default
+	mostPage  = 5000 // those included that are asked for again; gateways refuse more by default
 )
 
 // chartPoints is how many points a series has unless --step says otherwise, or nearly so many.
@@ -132,18 +133,22 @@ func (q *question) pages(ctx context.Context) error {
 	size, shown, edge := firstPage, map[answer.ID]int{}, int64(0) // what was shown of the time edge, at which the last page ended
 	q.step = q.stepOf()
 	for {
-		want := size
-		if q.Limit > 0 {
-			want = min(want, int(q.Limit)-q.found)
-		}
 		again := 0
 		for _, n := range shown {
 			again += n
+		}
+		want := max(min(size, mostPage-again), 1)
+		if q.Limit > 0 {
+			want = min(want, int(q.Limit)-q.found)
 		}
 		entries, err := q.page(ctx, "query_range", url.Values{
 			"start": {nanoseconds(start)}, "end": {nanoseconds(end)}, "limit": {strconv.Itoa(want + again)}, "direction": {q.direction()},
 			"step": {strconv.FormatFloat(q.step.Seconds(), 'f', -1, 64)},
 		})
+		if refused := (*refusalError)(nil); again >= mostPage && errors.As(err, &refused) && !refused.again() {
+			return fmt.Errorf("%d lines or more have the time %s, and the gateway answers with no more than some at once; narrow the query, or raise the gateway's --query-max-entries: %w",
+				again, time.Unix(0, edge).UTC().Format(time.RFC3339Nano), err)
+		}
 		if err != nil {
 			return err
 		}

@@ -270,9 +270,30 @@ func TestQueryPages(t *testing.T) {
 		})
 	}
 	for _, r := range f.asked() {
-		if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 3040+mostPage {
+		if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 5000 {
 			t.Errorf("asked for %d at a time", limit)
 		}
+	}
+}
+
+// Where more entries have the same time than a gateway answers with, it is said what can be done.
+func TestQueryManyAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newForeign(t)
+	for i := range 6000 {
+		f.entries = append(f.entries, answer.Entry{Time: noon.UnixNano(), Line: strconv.Itoa(i)})
+	}
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+		if limit > 5000 {
+			http.Error(w, "max entries limit per query exceeded", http.StatusBadRequest)
+		}
+		return limit > 5000
+	}
+	code, stdout, stderr := ask(t, f, aroundNoon+" --limit all -o raw", "{}")
+	wantFailure(t, code, exitFailure, stderr, "5000 lines or more have the time 2026-11-22T12:00:00.123456789Z", "--query-max-entries", "max entries limit per query exceeded")
+	if n := strings.Count(stdout, "\n"); n != 5000 {
+		t.Errorf("%d lines", n)
 	}
 }
 
@@ -377,7 +398,7 @@ func TestQueryErrors(t *testing.T) {
 		{"query --url 127.0.0.1:1 {}", exitFailure, []string{"query: no answer from http://127.0.0.1:1", "connection refused"}},
 		{"query --ca-file /nonsense {}", exitFailure, []string{"--ca-file", "/nonsense"}},
 		{"tail --limit 5001 {}", exitUsage, []string{"--limit", "5000"}},
-		{"tail --delay 6s {}", exitUsage, []string{"--delay", "5s"}},
+		{"tail --delay 1500ms {}", exitUsage, []string{"--delay", "5s"}},
 		{"tail --url 127.0.0.1:1 {}", exitFailure, []string{"tail: no answer from http://127.0.0.1:1", "connection refused"}},
 		{"labels --url 127.0.0.1:1", exitFailure, []string{"labels: no answer from http://127.0.0.1:1"}},
 		{"series --url 127.0.0.1:1", exitFailure, []string{"series: no answer from http://127.0.0.1:1"}},

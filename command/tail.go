@@ -55,8 +55,8 @@ func (c *tailCommand) Validate() error {
 	if c.Limit < 0 || c.Limit > tailMissed {
 		return fmt.Errorf("--limit: 0 to %d is needed", tailMissed)
 	}
-	if c.Delay < 0 || c.Delay > 5*time.Second {
-		return errors.New("--delay: 0s to 5s is needed")
+	if c.Delay < 0 || c.Delay > 5*time.Second || c.Delay%time.Second != 0 {
+		return errors.New("--delay: 0s, 1s, 2s, 3s, 4s or 5s is needed")
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (t *tailing) connect(ctx context.Context, start int64, limit int) (*websock
 	}
 	return t.reader.dial(ctx, "tail", url.Values{
 		"query": {t.Query}, "start": {nanoseconds(start)}, "limit": {strconv.Itoa(limit)},
-		"delay_for": {strconv.FormatFloat(t.Delay.Seconds(), 'f', -1, 64)},
+		"delay_for": {strconv.Itoa(int(t.Delay / time.Second))},
 	})
 }
 
