@@ -39,9 +39,6 @@ var classes = func() (all [256]class) {
 	return all
 }()
 
-// joins tells whether two <_> with this character between them are as good as one.
-func joins(c byte) bool { return c == ':' || c == ',' || c == ';' || c == '=' || c == '|' }
-
 // cut appends the line to the shape, and sets the words that it has.
 func (m *Miner) cut(line []byte) {
 	m.words = m.words[:0]

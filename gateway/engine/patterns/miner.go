@@ -5,7 +5,10 @@
 // A pattern is one that the line filter |> takes: <_> stands for what differs. Every line of a cluster matches its pattern.
 package patterns
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // What a Miner keeps is bounded, whatever the lines are.
 const (
@@ -32,6 +35,7 @@ type Miner struct {
 type cluster struct {
 	shape string   // the line with gap in place of each word
 	words []string // those that all lines have in common, and empty for the others
+	wide  []bool   // whether a line has : or , in this word
 	lines int
 }
 
@@ -41,6 +45,9 @@ type word struct {
 	isLoose  bool // it has a digit, so that it counts less
 	isHidden bool // it is never part of a pattern
 }
+
+// isWide tells whether a word has characters in it that are between words elsewhere.
+func (w word) isWide() bool { return w.isLoose && bytes.ContainsAny(w.text, ":,") }
 
 // NewMiner returns a Miner without lines.
 func NewMiner() *Miner { return &Miner{shapes: map[string][]int{}} }
@@ -68,8 +75,9 @@ func (m *Miner) Add(group string, line []byte) int {
 	if len(m.clusters) >= maxClusters {
 		return -1
 	}
-	c := cluster{shape: string(m.shape), words: make([]string, len(m.words)), lines: 1}
+	c := cluster{shape: string(m.shape), words: make([]string, len(m.words)), wide: make([]bool, len(m.words)), lines: 1}
 	for i, w := range m.words {
+		c.wide[i] = w.isWide()
 		if !w.isHidden {
 			c.words[i] = string(w.text)
 		}
@@ -107,32 +115,47 @@ func (c *cluster) add(words []word) {
 		if c.words[i] != string(w.text) {
 			c.words[i] = ""
 		}
+		c.wide[i] = c.wide[i] || w.isWide()
 	}
 }
 
 // Pattern is the pattern of a cluster, by its number. Different clusters may have the same.
+//
+// The line filter looks for each text of a pattern where it comes first. That is where it has to be only if what <_> stands for does not
+// have the beginning of the text behind it in it. Words have no separators in them, but for : and , between digits; so <_> for such a word
+// takes in all that follows behind these two, and any other begins a text.
 func (m *Miner) Pattern(number int) string {
 	c := &m.clusters[number]
-	_, shape, _ := bytes.Cut([]byte(c.shape), []byte{gap}) // the group goes first
+	_, shape, _ := strings.Cut(c.shape, string(rune(gap))) // the group goes first
 	var out []byte
-	wild, next := false, 0 // whether the word before is <_>, and the number of the next word
-	for i := range shape {
-		if shape[i] != gap {
-			out = append(out, shape[i])
-			continue
+	const text, wild, wide = 0, 1, 2 // what goes before: text, <_>, or one for what has : or , in it
+	before, next := text, 0          // next is the number of the next word
+	for i := range len(shape) {
+		switch b := shape[i]; {
+		case b == gap:
+			word := next
+			next++
+			switch {
+			case before == wide:
+			case !c.varies(word):
+				out, before = append(out, c.words[word]...), text
+			default:
+				out, before = append(out, Wildcard...), wild
+				if c.wide[word] {
+					before = wide
+				}
+			}
+		case before == wide && (classes[b]&isJoint != 0 || classes[b]&isSeparator == 0):
+		case before == wild && classes[b]&isJoint != 0 && i+1 < len(shape) && shape[i+1] == gap && c.varies(next): // <_>:<_> is <_> just as well
+			before = wide
+		default:
+			out, before = append(out, b), text
 		}
-		text := c.words[next]
-		next++
-		// Of one line alone nobody knows what in it varies; numbers most likely do.
-		if text != "" && (c.lines > 1 || !hasDigit(text)) {
-			out, wild = append(out, text...), false
-			continue
-		}
-		if wild && joins(shape[i-1]) && shape[i-2] == gap { // <_>:<_> is <_> just as well
-			out = out[:len(out)-1]
-			continue
-		}
-		out, wild = append(out, Wildcard...), true
 	}
 	return string(out)
+}
+
+// varies tells whether <_> stands for a word. Of one line alone nobody knows what in it varies; numbers most likely do.
+func (c *cluster) varies(word int) bool {
+	return c.words[word] == "" || c.lines == 1 && hasDigit(c.words[word])
 }
