@@ -96,7 +96,9 @@ func fill(to []Entry, r *logthrav1.UnflushedResponse, labels map[string]string) 
 // fillMetadata gives entries their metadata. Of several values of one name the first counts.
 func fillMetadata(to []Entry, columns []*logthrav1.MetadataColumn) {
 	columns = slices.Clone(columns)
-	slices.SortFunc(columns, func(a, b *logthrav1.MetadataColumn) int { return strings.Compare(string(a.GetName()), string(b.GetName())) })
+	slices.SortFunc(columns, func(a, b *logthrav1.MetadataColumn) int {
+		return strings.Compare(string(a.GetName()), string(b.GetName()))
+	})
 	counts, pairs := make([]int, len(to)), 0
 	for _, c := range columns {
 		for _, entry := range c.GetEntries() {
