@@ -80,12 +80,17 @@ type row struct {
 
 // column is what an Accumulator keeps of one series.
 type column interface {
-	// add adds a sample, and merge a partial, which only a column of a function that merges is given. They return the bytes of memory
-	// that this took, and whether the slot was empty.
+	// add adds a sample. It returns the bytes of memory that this took, and whether the slot was empty.
 	add(slot int, at Position, value float64) (grown int, fresh bool)
-	merge(slot int, p Partial) (grown int, fresh bool)
 	// values appends the values. The column is not used any more.
 	values(to []Point) []Point
+}
+
+// merger is a column of a function that merges.
+type merger interface {
+	column
+	// merge adds a partial, and returns what add does.
+	merge(slot int, p Partial) (grown int, fresh bool)
 }
 
 // rowBytes is what a row takes beside its column, its key and its labels.
@@ -99,18 +104,14 @@ func NewAccumulator(agg *logql.RangeAgg, w Window, maxSeries int, maxBytes int64
 	return a
 }
 
-// Add adds a sample: 1 of a line that is counted, its bytes, or the value that was unwrapped. labels are sorted, and are copied if they are kept.
-// Beyond a limit it returns a *LimitError.
+// Add adds a sample: 1 of a line that is counted, its bytes, or the value that was unwrapped. labels are sorted, and are copied if they
+// are kept. Beyond a limit it returns a *LimitError.
 func (a *Accumulator) Add(labels []logs.Label, at Position, value float64) error {
 	first, last := a.window.interval(at.Time, a.points)
 	if first > last {
 		return nil
 	}
-	r, err := a.row(labels)
-	if err != nil {
-		return err
-	}
-	slot, err := a.slot(first, last)
+	r, slot, err := a.place(labels, first, last)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,8 @@ func (a *Accumulator) Add(labels []logs.Label, at Position, value float64) error
 	return a.grew(r, grown, fresh, last-first+1)
 }
 
-// Merge adds what many samples of one interval come to. The function has to be one that Merges, and the interval one of the Window.
+// Merge adds what many samples of one interval come to. The function has to be one that Merges, and the interval one of the Window; it
+// is an error, and not one of the query, where they are not. Beyond a limit it returns a *LimitError.
 func (a *Accumulator) Merge(labels []logs.Label, first, last int, p Partial) error {
 	if !Merges(a.agg.Op) {
 		return fmt.Errorf("%s cannot be computed of partials", a.agg.Op)
@@ -126,16 +128,22 @@ func (a *Accumulator) Merge(labels []logs.Label, first, last int, p Partial) err
 	if first > last {
 		return nil
 	}
-	r, err := a.row(labels)
+	r, slot, err := a.place(labels, first, last)
 	if err != nil {
 		return err
 	}
+	grown, fresh := r.column.(merger).merge(slot, p)
+	return a.grew(r, grown, fresh, last-first+1)
+}
+
+// place is where samples of an interval go.
+func (a *Accumulator) place(labels []logs.Label, first, last int) (*row, int, error) {
 	slot, err := a.slot(first, last)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	grown, fresh := r.column.merge(slot, p)
-	return a.grew(r, grown, fresh, last-first+1)
+	r, err := a.row(labels)
+	return r, slot, err
 }
 
 // row is the series with these labels.
@@ -158,22 +166,22 @@ func (a *Accumulator) row(labels []logs.Label) (*row, error) {
 
 // slot is where an interval is kept.
 func (a *Accumulator) slot(first, last int) (int, error) {
-	slot, i, none := first+last, interval{first, last}, interval{-1, -1}
+	slot, given, none := first+last, interval{first, last}, interval{-1, -1}
 	if first < 0 || last >= a.points {
 		return 0, fmt.Errorf("points %d to %d are not within the %d of the query", first, last, a.points)
 	}
 	if more := slot + 1 - len(a.intervals); more > 0 {
-		if err := a.grow(int64(more) * int64(unsafe.Sizeof(i))); err != nil {
+		if err := a.grow(int64(more) * int64(unsafe.Sizeof(given))); err != nil {
 			return 0, err
 		}
 		a.intervals = append(a.intervals, slices.Repeat([]interval{none}, more)...)
 	}
-	switch a.intervals[slot] {
-	case i:
+	switch known := a.intervals[slot]; known {
+	case given:
 	case none:
-		a.intervals[slot] = i
+		a.intervals[slot] = given
 	default:
-		return 0, fmt.Errorf("points %d to %d are no interval of the query: points %d to %d are", first, last, a.intervals[slot].first, a.intervals[slot].last)
+		return 0, fmt.Errorf("points %d to %d are no interval of the query: points %d to %d are", first, last, known.first, known.last)
 	}
 	return slot, nil
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +100,7 @@ func TestAccumulator(t *testing.T) {
 		{"quantile_over_time, above 1", logql.RangeAgg{Op: logql.QuantileOverTime, Param: 1.1}, every10, samplesAt(5, 9), []Point{{0, inf}}},
 		{"quantile_over_time, none", logql.RangeAgg{Op: logql.QuantileOverTime, Param: nan}, every10, samplesAt(5, 9), []Point{{0, nan}}},
 		{"quantile_over_time, none is least", logql.RangeAgg{Op: logql.QuantileOverTime, Param: 1}, every10, samplesAt(5, 9, 6, nan), []Point{{0, 9}}},
+		{"quantile_over_time, infinite values above", logql.RangeAgg{Op: logql.QuantileOverTime, Param: .5}, every10, samplesAt(5, 9, 6, 1, 7, inf, 15, inf, 16, 1), []Point{{0, 9}, {1, inf}}},
 		{"quantile_over_time, ranges slide", logql.RangeAgg{Op: logql.QuantileOverTime, Param: .5, Range: 20 * time.Second}, every10, samplesAt(5, 1, 6, 2, 15, 3, 25, 2, 26, 9, 27, 9), []Point{{0, 1.5}, {1, 2}, {2, 6}, {3, 9}}},
 
 		// 10 in 8 s, and 1 s at each end: 12.5 in 10 s.
@@ -234,6 +236,57 @@ func TestAccumulatorIsBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPointsThatNoMemoryHolds(t *testing.T) {
+	agg := &logql.RangeAgg{Op: logql.CountOverTime, Range: 1}
+	a := NewAccumulator(agg, WindowOf(agg, Grid{Start: math.MinInt64, End: math.MaxInt64, Step: 1}), 0, 1<<20)
+	if err := a.Add(nil, Position{Time: math.MinInt64}, 1); err != nil {
+		t.Error(err)
+	}
+	if _, ok := errors.AsType[*LimitError](a.Add(nil, Position{Time: math.MinInt64 + 1<<40}, 1)); !ok {
+		t.Error("there is no limit")
+	}
+}
+
+// TestMemoryIsCounted compares, up to an eighth, what is counted with what the heap grows by, of series that have few samples and of series that have many.
+func TestMemoryIsCounted(t *testing.T) {
+	for _, op := range []logql.RangeOp{logql.CountOverTime, logql.LastOverTime, logql.QuantileOverTime, logql.RateCounter} {
+		for _, samples := range []int{1, 50, 2000} {
+			for _, points := range []int{1, 100, 5000} {
+				agg := &logql.RangeAgg{Op: op, Range: 3 * time.Second, Param: .5}
+				w := WindowOf(agg, Grid{Start: 0, End: int64(points-1) * second, Step: second})
+				from, to := w.Span()
+				before := heap()
+				a := NewAccumulator(agg, w, 0, 0)
+				for s := range 100 {
+					l := labels("app", "api", "pod", fmt.Sprint("a pod of a longer name, ", s))
+					for i := range samples {
+						at := Position{Time: from + 1 + rand.Int64N(to-from), Index: uint32(i)}
+						if err := a.Add(l, at, 1); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				held := heap() - before
+				out := a.Series()
+				all := heap() - before
+				if most := a.bytes + a.bytes/8 + 64<<10; held > most || all > most {
+					t.Errorf("%s of %d samples at %d points: %d bytes are counted, %d were held, %d with the values", op, samples, points, a.bytes, held, all)
+				}
+				runtime.KeepAlive(out)
+				runtime.KeepAlive(a)
+			}
+		}
+	}
+}
+
+// heap is the bytes that are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestMergeRefuses(t *testing.T) {

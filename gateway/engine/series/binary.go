@@ -137,8 +137,9 @@ func matchingOf(x *logql.BinaryExpr) (logql.Matching, *logql.Grouping) {
 	return m, &logql.Grouping{Without: !m.On, Labels: m.Labels}
 }
 
-// match computes with the values of series that match each other. On the side that is not grouped, or the right one, there may be one
-// series at a point that has these values of the labels of the matching.
+// match computes with the values of series that match each other. On the side of which there is one, which is the right one unless that
+// is grouped, two series with the same labels of the matching must not have a value at the same point. Where the other side has nothing
+// at all at that point, they may.
 func (e *evaluator) match(x *logql.BinaryExpr, left, right []Series, compute operation) (operand, error) {
 	m, by := matchingOf(x)
 	many, one, side, reason := left, right, "right", notOneToOne
@@ -152,8 +153,9 @@ func (e *evaluator) match(x *logql.BinaryExpr, left, right []Series, compute ope
 	}
 	groups := newIndex(by)
 	ones := groups.split(one)
+	wanted := e.presence(many, make([]int, len(many)), 1)[0]
 	for id, same := range ones {
-		if err := e.unique(same, groups.groups[id], side); err != nil {
+		if err := e.unique(same, wanted, groups.groups[id], side); err != nil {
 			return operand{}, err
 		}
 	}
@@ -176,15 +178,15 @@ func (e *evaluator) match(x *logql.BinaryExpr, left, right []Series, compute ope
 	return operand{series: out}, err
 }
 
-// unique returns an error where two series have a value at one point.
-func (e *evaluator) unique(series []Series, group []logs.Label, side string) error {
-	if len(series) < 2 {
+// unique returns an error where two series have a value at one of the points that are wanted.
+func (e *evaluator) unique(series []Series, wanted []bool, group []logs.Label, side string) error {
+	if len(series) < 2 || wanted == nil {
 		return nil
 	}
 	owner := make([]*Series, e.points)
 	for i := range series {
 		for _, p := range series[i].Points {
-			if owner[p.Index] != nil {
+			if owner[p.Index] != nil && wanted[p.Index] {
 				return &Error{fmt.Sprintf("found duplicate series for the match group %s on the %s hand-side of the operation: [%s, %s];"+
 					"many-to-many matching not allowed: matching labels must be unique on one side",
 					format(group), side, format(owner[p.Index].Labels), format(series[i].Labels))}

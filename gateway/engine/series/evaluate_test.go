@@ -305,6 +305,7 @@ func TestEvaluate(t *testing.T) {
 		{`$requests + $limits`, ``},
 		{`$requests + $nothing`, ``},
 		{`$nothing + $requests`, ``},
+		{`$nothing + on (app) $requests`, ``},
 		{`sum by (app) ($requests) * on (app) $moving`, `{app="api"} 22 88 24`},
 		{`$moving * on (app) sum by (app) ($requests)`, `{app="api"} 22 88 24`},
 

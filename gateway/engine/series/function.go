@@ -121,7 +121,7 @@ func (m moments) variance() float64 { return m.squares / m.count }
 func (m moments) deviation() float64 { return math.Sqrt(m.variance()) }
 
 // pageCells is the number of cells that memory is taken for at once.
-const pageCells = 64
+const pageCells = 32
 
 // cells is the column of a function that merges: a cell for each slot that has samples.
 type cells[T any] struct {
@@ -134,11 +134,14 @@ type cells[T any] struct {
 
 // page is neighboring cells. Those that are there are set in has.
 type page[T any] struct {
-	has   uint64
+	has   uint32
 	cells []T
 }
 
-func merging[T any](a *Accumulator, of func(Position, float64) T, from func(Partial) T, merge func(a, b T) T, value func(T, int) float64) func() column {
+// merging makes columns of what a sample counts for, what a partial does, what two of them are together, and the value of that at a point.
+func merging[T any](
+	a *Accumulator, of func(Position, float64) T, from func(Partial) T, merge func(a, b T) T, value func(T, int) float64,
+) func() column {
 	s := &slider[T]{intervals: &a.intervals, merge: merge, value: value}
 	slots := max(2*a.points-1, 0)
 	return func() column { return &cells[T]{of: of, from: from, slider: s, slots: slots} }
@@ -177,7 +180,7 @@ func (c *cells[T]) put(slot int, t T) (grown int, fresh bool) {
 func (c *cells[T]) values(to []Point) []Point {
 	for n, p := range c.pages {
 		for has := p.has; has != 0; has &= has - 1 {
-			i := bits.TrailingZeros64(has)
+			i := bits.TrailingZeros32(has)
 			c.slider.push(n*pageCells+i, p.cells[i])
 		}
 	}
@@ -194,12 +197,8 @@ type samples[S any] struct {
 func (s *samples[S]) add(slot int, at Position, value float64) (grown int, fresh bool) {
 	before := cap(s.all)
 	s.all = append(s.all, s.of(slot, at, value))
-	// Samples take as much again while they move or are computed of. One may be the only one of its slot, and nobody looks whether it is.
+	// They take as much again while they move or are computed of. Each may be the only one of its slot: nobody looks whether it is.
 	return 2 * (cap(s.all) - before) * int(unsafe.Sizeof(s.all[0])), true
-}
-
-func (s *samples[S]) merge(int, Partial) (grown int, fresh bool) {
-	panic("series: samples are no partials")
 }
 
 func (s *samples[S]) values(to []Point) []Point { return s.finish(s.all, to) }
@@ -212,7 +211,8 @@ type slotted struct {
 
 func newSlotted(slot int, _ Position, value float64) slotted { return slotted{slot, value} }
 
-// deviation computes of the moments of samples. They are taken by value, so that it makes no difference in which order they came.
+// deviation computes of the moments of samples. They are taken in the order of their values, so that the one in which they came makes no
+// difference.
 func deviation(a *Accumulator, value func(moments) float64) func() column {
 	s := &slider[moments]{intervals: &a.intervals, merge: moments.plus, value: func(m moments, _ int) float64 { return value(m) }}
 	finish := func(all []slotted, to []Point) []Point {

@@ -12,7 +12,10 @@ import (
 // End, and Step is 0.
 type Grid struct{ Start, End, Step int64 }
 
-// Len is the number of points.
+// mostPoints bounds the number of points, so that what is reckoned with it does not overflow.
+const mostPoints = math.MaxInt / 4
+
+// Len is the number of points. Those beyond 2^61 are not counted.
 func (g Grid) Len() int {
 	switch {
 	case g.Step <= 0:
@@ -22,7 +25,7 @@ func (g Grid) Len() int {
 	}
 	// The difference may be more than an int64 holds, but not more than a uint64.
 	steps := (uint64(g.End) - uint64(g.Start)) / uint64(g.Step)
-	return int(min(steps, math.MaxInt-1)) + 1
+	return int(min(steps, mostPoints-1)) + 1
 }
 
 // At is the time of a point.
@@ -49,8 +52,8 @@ func (w Window) Span() (from, to int64) {
 }
 
 // Interval is the points whose ranges hold a sample at this time, first to last; first > last: none. All samples between two
-// neighbors of the times at which a range begins or ends have the same interval, and both first and last never fall with time. So whoever aggregates by
-// interval first, as ClickHouse does, loses nothing, and there are at most two intervals a point:
+// neighbors of the times at which a range begins or ends have the same interval, and both first and last never fall with time. So
+// whoever aggregates by interval first, as ClickHouse does, loses nothing, and there are at most two intervals a point:
 //
 //	first = max(0, ceil((time + Offset - Start) / Step))
 //	last  = min(Len-1, ceil((time + Offset + Range - Start) / Step) - 1)

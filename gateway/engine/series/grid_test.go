@@ -21,7 +21,7 @@ func TestGrid(t *testing.T) {
 		{Grid{Start: -15, End: 5, Step: 10}, 3, 5},
 		{Grid{Start: 6, End: 5, Step: 10}, 0, 0},
 		{Grid{Start: math.MinInt64, End: math.MaxInt64, Step: 1 << 62}, 4, 1 << 62},
-		{Grid{Start: math.MinInt64, End: math.MaxInt64, Step: 1}, math.MaxInt, -2},
+		{Grid{Start: math.MinInt64, End: math.MaxInt64, Step: 1}, math.MaxInt / 4, math.MinInt64 + math.MaxInt/4 - 1},
 	} {
 		if got := tt.grid.Len(); got != tt.len {
 			t.Errorf("%+v has %d points, not %d", tt.grid, tt.len, got)
@@ -58,6 +58,7 @@ func TestIntervalAndSpan(t *testing.T) {
 		{"instant, too early", Window{Grid: Grid{Start: 100, End: 100}, Range: 10}, 90, 100, 90, 0, -1},
 		{"instant, too late", Window{Grid: Grid{Start: 100, End: 100}, Range: 10}, 90, 100, 101, 1, 0},
 		{"before 1970", Window{Grid: Grid{Start: -100, End: -70, Step: 10}, Range: 10}, -110, -70, -90, 1, 1},
+		{"before all times", Window{Grid: Grid{Start: math.MinInt64, End: math.MinInt64}, Range: 10}, math.MinInt64, math.MinInt64, 0, 1, 0},
 		{"no points", Window{Grid: Grid{Start: 100, End: 90, Step: 10}, Range: 10}, 0, 0, 95, 0, -1},
 		{
 			"the ends of time",

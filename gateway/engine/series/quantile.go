@@ -50,9 +50,11 @@ func interpolate(q float64, n int, at func(i int) float64) float64 {
 		return math.Inf(1)
 	}
 	rank := q * float64(n-1)
-	low := int(rank)
-	high, weight := min(low+1, n-1), rank-math.Floor(rank)
-	return at(low)*(1-weight) + at(high)*weight
+	low, weight := int(rank), rank-math.Floor(rank)
+	if weight == 0 { // an infinite value above it does not count
+		return at(low)
+	}
+	return at(low)*(1-weight) + at(low+1)*weight
 }
 
 // ranks is a multiset of the ranks from 0 on: a Fenwick tree of how many of each there are.
