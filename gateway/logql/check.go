@@ -4,15 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 	"text/template/parse"
 )
 
 // maxInstructions bounds the regular expressions of a query, all of them together: instructions of the program that they compile to.
-// A text of 100 KB is one of as many.
-const maxInstructions = 200_000
+// A text of 100 KB is one of as many. A class of Unicode counts for many, since it is a table of hundreds of ranges.
+const (
+	maxInstructions   = 200_000
+	classInstructions = 1000
+)
 
 // checkRegexp tells whether a regular expression can be compiled, and cheaply so.
 func (p *parser) checkRegexp(s string) error {
@@ -21,6 +24,9 @@ func (p *parser) checkRegexp(s string) error {
 }
 
 func (p *parser) parseRegexp(s string) (*syntax.Regexp, error) {
+	if !p.affords(classInstructions * (strings.Count(s, `\p`) + strings.Count(s, `\P`))) {
+		return nil, fmt.Errorf("error parsing regexp: expression too large: it has too many classes of Unicode: `%s`", shorten(s))
+	}
 	re, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
 		if e, ok := errors.AsType[*syntax.Error](err); ok {
@@ -28,27 +34,33 @@ func (p *parser) parseRegexp(s string) (*syntax.Regexp, error) {
 		}
 		return nil, err
 	}
-	p.instructions += instructions(re, maxInstructions)
-	if p.instructions > maxInstructions {
+	if !p.affords(instructions(re, maxInstructions)) {
 		return nil, fmt.Errorf("error parsing regexp: expression too large: it has too many repetitions: `%s`", shorten(s))
 	}
 	return re, nil
 }
 
+// affords counts instructions, and tells whether there may be so many.
+func (p *parser) affords(n int) bool {
+	p.instructions += n
+	return p.instructions <= maxInstructions
+}
+
 // instructions estimates how many there are in the program of an expression. Beyond most it does not count on.
 func instructions(re *syntax.Regexp, most int) int {
-	n := 1
 	switch re.Op {
 	case syntax.OpLiteral:
-		n = len(re.Rune)
+		return len(re.Rune)
 	case syntax.OpRepeat:
-		inner := instructions(re.Sub[0], most)
-		n += inner * max(re.Min, re.Max, 1)
-	default:
-		for _, sub := range re.Sub {
-			if n += instructions(sub, most) + 1; n > most {
-				break
-			}
+		return (instructions(re.Sub[0], most) + 1) * max(re.Min, re.Max, 1)
+	}
+	n := 1
+	if re.Op == syntax.OpAlternate {
+		n = len(re.Sub)
+	}
+	for _, sub := range re.Sub {
+		if n += instructions(sub, most); n > most {
+			break
 		}
 	}
 	return n
@@ -106,13 +118,13 @@ func checkLinePattern(s string) error {
 	return nil
 }
 
-// checkTemplate tells whether the syntax of a template is right. Which functions there are it does not know.
+// checkTemplate tells whether the syntax of a template is right. Which functions there are is not looked at.
 func checkTemplate(s string) error {
 	t := parse.New("")
 	t.Mode = parse.SkipFuncCheck
 	_, err := t.Parse(s, "", "", map[string]*parse.Tree{})
 	if err != nil {
-		return errors.New(strings.TrimPrefix(err.Error(), "template: "))
+		return errors.New("line " + strings.TrimPrefix(err.Error(), "template: :"))
 	}
 	return nil
 }
@@ -150,11 +162,30 @@ func matchEmpty(matchers []Matcher) bool {
 				return false
 			}
 		case Regexp, NotRegexp:
-			re, err := regexp.Compile("^(?s:" + m.Value + ")$")
-			if err != nil || re.MatchString("") != (m.Op == Regexp) {
+			re, err := syntax.Parse(m.Value, syntax.Perl)
+			if err != nil || isNullable(re) != (m.Op == Regexp) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// isNullable tells whether an expression matches the empty string.
+func isNullable(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpEmptyMatch, syntax.OpBeginLine, syntax.OpEndLine, syntax.OpBeginText, syntax.OpEndText, syntax.OpNoWordBoundary,
+		syntax.OpStar, syntax.OpQuest:
+		return true
+	case syntax.OpCapture, syntax.OpPlus:
+		return isNullable(re.Sub[0])
+	case syntax.OpRepeat:
+		return re.Min == 0 || isNullable(re.Sub[0])
+	case syntax.OpConcat:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !isNullable(sub) })
+	case syntax.OpAlternate:
+		return slices.ContainsFunc(re.Sub, isNullable)
+	default:
+		return false
+	}
 }

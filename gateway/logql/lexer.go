@@ -118,6 +118,9 @@ func (l *lexer) symbol(t *token) {
 	}
 	r, _ := utf8.DecodeRuneInString(rest)
 	t.kind, t.text = bad, "syntax error: unexpected character "+strconv.QuoteRune(r)
+	if r == '\'' {
+		t.text = "syntax error: unexpected ': a string is in double quotes or backquotes"
+	}
 }
 
 func (l *lexer) string(t *token) {

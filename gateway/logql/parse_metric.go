@@ -169,7 +169,7 @@ func (p *parser) needMetric(e Expr, at int) {
 // refuseLiteral refuses a number as a side of or, and, unless.
 func (p *parser) refuseLiteral(e Expr, side string, op BinaryOp, at int) {
 	if isScalar(e) {
-		p.fail(at, "unexpected literal for %s leg of logical/set binary operation (%s): a number has no labels; vector(…) of it has, an empty set", side, op)
+		p.fail(at, "unexpected literal for %s leg of logical/set binary operation (%s): a number has no labels to match, vector(…) of it has: none", side, op)
 	}
 }
 

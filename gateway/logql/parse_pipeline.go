@@ -1,5 +1,7 @@
 package logql
 
+import "fmt"
+
 var matchOps = map[string]MatchOp{"=": Equal, "!=": NotEqual, "=~": Regexp, "!~": NotRegexp}
 
 var lineOps = map[string]LineOp{
@@ -296,7 +298,7 @@ func (p *parser) patternParser() *PatternParser {
 func (p *parser) template() string {
 	value, at := p.text("a template, as a string")
 	if err := checkTemplate(value); err != nil {
-		p.fail(at, "invalid template: %v", err)
+		p.fail(at, "invalid template, %v", err)
 	}
 	return value
 }
@@ -412,7 +414,7 @@ func (p *parser) condition() Predicate {
 	match, matches := matchOps[text]
 	compare, compares := compareOps[text]
 	if !isSymbol || !matches && !compares {
-		p.unexpected("= or != or =~ or !~ or > or >= or < or <=")
+		p.unexpected(fmt.Sprintf("= or != or =~ or !~ or > or >= or < or <= behind the label %s, since there is no stage of this name", shorten(name)))
 		return nil
 	}
 	p.advance()

@@ -16,9 +16,10 @@ func appendQuoted(b []byte, s string) []byte {
 // quoteShort quotes s for an error, and leaves out most of a long one.
 func quoteShort(s string) string { return strconv.Quote(shorten(s)) }
 
-// shorten leaves out most of a long text.
+// shorten leaves out most of a long text, and what is not UTF-8.
 func shorten(s string) string {
 	const most = 100
+	s = strings.ToValidUTF8(s, "\ufffd")
 	runes := 0
 	for i := range s {
 		if runes++; runes > most {
