@@ -5,7 +5,10 @@
 // goes from the wire to the WAL and from the WAL to ClickHouse without an allocation of its own.
 package logs
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Batch holds the entries of one push, grouped in streams: the first Streams[0].Entries entries belong
 // to the first stream, and so on. Timestamps and Lengths have one element an entry; Lines is all lines
@@ -182,4 +185,34 @@ func within(entries []uint32, first, end int) int {
 	low, _ := slices.BinarySearch(entries, uint32(first))
 	high, _ := slices.BinarySearch(entries, uint32(end))
 	return high - low
+}
+
+// MetadataOf turns columns into the metadata of each of so many entries, sorted by name. Of several values of a name the first counts.
+func MetadataOf(columns []Column, entries int) [][]Label {
+	columns = slices.Clone(columns)
+	slices.SortFunc(columns, func(a, b Column) int { return strings.Compare(a.Name, b.Name) })
+	counts, pairs := make([]int, entries), 0
+	for _, c := range columns {
+		for _, entry := range c.Entries {
+			counts[entry]++
+		}
+		pairs += len(c.Entries)
+	}
+	of, room := make([][]Label, entries), make([]Label, pairs)
+	for entry, n := range counts {
+		if n > 0 {
+			of[entry], room = room[:0:n], room[n:]
+		}
+	}
+	for _, c := range columns {
+		values := string(c.Values)
+		for i, entry := range c.Entries {
+			value := values[:c.Lengths[i]]
+			values = values[len(value):]
+			if has := of[entry]; len(has) == 0 || has[len(has)-1].Name != c.Name {
+				of[entry] = append(has, Label{c.Name, value})
+			}
+		}
+	}
+	return of
 }

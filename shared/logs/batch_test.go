@@ -233,3 +233,18 @@ func TestBatchAddMetadataTo(t *testing.T) {
 		t.Errorf("\n got %v\nwant %v", got, want)
 	}
 }
+
+func TestMetadataOf(t *testing.T) {
+	b := build([]one{
+		{`{"a":"b"}`, "x", 1, [][2]string{{"k", "v1"}, {"b", ""}}},
+		{`{"a":"b"}`, "y", 2, nil},
+		{`{"a":"c"}`, "z", 3, [][2]string{{"k", "v3"}, {"k", "second"}, {"a", "w"}}},
+	})
+	want := [][]Label{pairs("b", "", "k", "v1"), nil, pairs("a", "w", "k", "v3")}
+	if got := MetadataOf(b.Metadata, b.Len()); !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %v\nwant %v", got, want)
+	}
+	if b.Metadata[0].Name != "k" {
+		t.Error("the columns are in another order now")
+	}
+}

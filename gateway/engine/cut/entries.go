@@ -2,8 +2,6 @@ package cut
 
 import (
 	"errors"
-	"slices"
-	"strings"
 	"unsafe"
 
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
@@ -88,39 +86,14 @@ func fill(to []Entry, r *logthrav1.UnflushedResponse, labels map[string]string) 
 			at++
 		}
 	}
-	if len(r.GetMetadata()) > 0 {
-		fillMetadata(to, r.GetMetadata())
+	if len(r.GetMetadata()) == 0 {
+		return
 	}
-}
-
-// fillMetadata gives entries their metadata. Of several values of one name the first counts.
-func fillMetadata(to []Entry, columns []*logthrav1.MetadataColumn) {
-	columns = slices.Clone(columns)
-	slices.SortFunc(columns, func(a, b *logthrav1.MetadataColumn) int {
-		return strings.Compare(string(a.GetName()), string(b.GetName()))
-	})
-	counts, pairs := make([]int, len(to)), 0
-	for _, c := range columns {
-		for _, entry := range c.GetEntries() {
-			counts[entry]++
-		}
-		pairs += len(c.GetEntries())
+	columns := make([]logs.Column, len(r.GetMetadata()))
+	for i, c := range r.GetMetadata() {
+		columns[i] = logs.Column{Name: string(c.GetName()), Entries: c.GetEntries(), Lengths: c.GetValueLengths(), Values: c.GetValues()}
 	}
-	room := make([]logs.Label, pairs)
-	for i, n := range counts {
-		if n > 0 {
-			to[i].Metadata, room = room[:0:n], room[n:]
-		}
-	}
-	for _, c := range columns {
-		name, values := string(c.GetName()), string(c.GetValues())
-		for i, entry := range c.GetEntries() {
-			value := values[:c.GetValueLengths()[i]]
-			values = values[len(value):]
-			has := &to[entry].Metadata
-			if n := len(*has); n == 0 || (*has)[n-1].Name != name {
-				*has = append(*has, logs.Label{Name: name, Value: value})
-			}
-		}
+	for i, metadata := range logs.MetadataOf(columns, len(to)) {
+		to[i].Metadata = metadata
 	}
 }
