@@ -30,3 +30,15 @@ const (
 	Reject               // it is refused
 	Clamp                // its time is moved to the edge, and the one it had is kept as metadata
 )
+
+// QueryLimits are what a tenant may ask. Of MaxEntries, MaxRange and MaxBytes 0 is none; all others are at least 1.
+type QueryLimits struct {
+	Timeout     time.Duration // of a query, the wait for its turn included
+	MaxEntries  int           // of an answer to a log query
+	MaxRange    time.Duration // from the first to the last time that a query looks at
+	MaxSeries   int           // of a metric query
+	MaxBytes    int64         // that ClickHouse may read for a query, uncompressed
+	MaxMemory   int64         // bytes that a query may take, in ClickHouse and on the gateway each
+	Concurrency int           // queries that run at a time, on each gateway
+	MaxTails    int           // that are open, on each gateway
+}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,7 +163,7 @@ func (p *parser) document(root *yaml.Node) {
 		case "defaults":
 			p.mapping(value, "defaults", func(key string, _, value *yaml.Node) bool {
 				if key == "limits" {
-					p.limits(value, &p.directory.defaults)
+					p.limits(value, &p.directory.defaults, &p.directory.queries)
 				}
 				return key == "limits"
 			})
@@ -190,7 +191,9 @@ func (p *parser) document(root *yaml.Node) {
 }
 
 func (p *parser) entry(node *yaml.Node) {
-	e := &entry{name: p.tenant, allow: map[string]bool{p.tenant: true}, limits: p.directory.defaults}
+	e := &entry{
+		name: p.tenant, allow: map[string]bool{p.tenant: true}, limits: p.directory.defaults, queries: slices.Clone(p.directory.queries),
+	}
 	p.directory.tenants[p.tenant] = e
 	p.mapping(node, "a tenant", func(key string, _, value *yaml.Node) bool {
 		switch key {
@@ -212,7 +215,7 @@ func (p *parser) entry(node *yaml.Node) {
 				}
 			})
 		case "limits":
-			p.limits(value, &e.limits)
+			p.limits(value, &e.limits, &e.queries)
 		default:
 			return false
 		}
@@ -298,7 +301,7 @@ func (p *parser) certificate(item *yaml.Node, e *entry) {
 }
 
 // limits reads limits on top of those that are there. Whose fate out of the window nobody chose are refused.
-func (p *parser) limits(node *yaml.Node, to *Limits) {
+func (p *parser) limits(node *yaml.Node, to *Limits, queries *[]override) {
 	chosen := p.chosen
 	given := map[string]*yaml.Node{}
 	p.mapping(node, "limits", func(key string, _, value *yaml.Node) bool {
@@ -342,7 +345,11 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 				err = errors.New("is none of off, reject and clamp")
 			}
 		default:
-			return false
+			o, known, bad := readOverride(key, value.Value)
+			if !known {
+				return false
+			}
+			*queries, err = append(*queries, o), bad
 		}
 		if err != nil {
 			p.fail(value, "%s: %q %v", key, logs.Clip(value.Value), err)
@@ -366,6 +373,41 @@ func (p *parser) limits(node *yaml.Node, to *Limits) {
 	if !chosen && (to.MaxAge > 0 || to.MaxFuture > 0) {
 		to.OutOfWindow = Reject
 	}
+}
+
+// readOverride reads a limit of queries, if the key is that of one.
+func readOverride(key, text string) (o override, known bool, err error) {
+	switch key {
+	case "query_timeout":
+		o, err = overrideOf(text, readDuration, 1, func(l *QueryLimits) *time.Duration { return &l.Timeout })
+	case "query_max_entries":
+		o, err = overrideOf(text, readCount, 0, func(l *QueryLimits) *int { return &l.MaxEntries })
+	case "query_max_range":
+		o, err = overrideOf(text, readDuration, 0, func(l *QueryLimits) *time.Duration { return &l.MaxRange })
+	case "query_max_series":
+		o, err = overrideOf(text, readCount, 1, func(l *QueryLimits) *int { return &l.MaxSeries })
+	case "query_max_bytes":
+		o, err = overrideOf(text, readBytes[int64], 0, func(l *QueryLimits) *int64 { return &l.MaxBytes })
+	case "query_max_memory":
+		o, err = overrideOf(text, readBytes[int64], 1, func(l *QueryLimits) *int64 { return &l.MaxMemory })
+	case "query_concurrency":
+		o, err = overrideOf(text, readCount, 1, func(l *QueryLimits) *int { return &l.Concurrency })
+	case "tail_max_connections":
+		o, err = overrideOf(text, readCount, 1, func(l *QueryLimits) *int { return &l.MaxTails })
+	default:
+		return nil, false, nil
+	}
+	return o, true, err
+}
+
+// overrideOf reads the value of one limit.
+func overrideOf[N int | int64 | time.Duration](text string, read func(string, *N) error, least N, field func(*QueryLimits) *N) (override, error) {
+	var value N
+	err := read(text, &value)
+	if err == nil && value < least {
+		err = errors.New("can't be: there has to be a limit")
+	}
+	return func(to *QueryLimits) { *field(to) = value }, err
 }
 
 func readBytes[N int | int64](text string, to *N) error {

@@ -30,6 +30,7 @@ type Credentials struct {
 type Directory struct {
 	tenants      map[string]*entry
 	defaults     Limits
+	queries      []override // of every tenant that does not say otherwise
 	tokens       map[[sha256.Size]byte]*entry
 	users        map[string]user
 	certificates map[string]*entry // by what identities returns
@@ -39,11 +40,15 @@ type Directory struct {
 
 // entry is one tenant.
 type entry struct {
-	name   string
-	any    bool            // its credentials may choose any tenant
-	allow  map[string]bool // tenants that they may choose; always itself
-	limits Limits
+	name    string
+	any     bool            // its credentials may choose any tenant
+	allow   map[string]bool // tenants that they may choose; always itself
+	limits  Limits
+	queries []override // those of all tenants, and then its own
 }
+
+// override is one limit of queries that the file has, in place of the command's flag.
+type override func(*QueryLimits)
 
 type user struct {
 	entry *entry
@@ -88,6 +93,18 @@ func (d *Directory) Limits(tenant string) Limits {
 		return e.limits
 	}
 	return d.defaults
+}
+
+// QueryLimits are those of a tenant, or the defaults for one that is not in the file. What the file does not say is as in flags.
+func (d *Directory) QueryLimits(tenant string, flags QueryLimits) QueryLimits {
+	overrides := d.queries
+	if e, ok := d.tenants[tenant]; ok {
+		overrides = e.queries
+	}
+	for _, override := range overrides {
+		override(&flags)
+	}
+	return flags
 }
 
 // Known tells whether a tenant is in the file.

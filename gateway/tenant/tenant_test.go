@@ -85,6 +85,35 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestQueryLimits(t *testing.T) {
+	d, err := Parse([]byte(`
+defaults: {limits: {query_max_range: 48h, query_max_entries: 100}}
+tenants:
+  acme:
+    limits: {query_timeout: 5s, query_max_entries: 0, query_max_range: 720h, query_max_series: 7, query_max_bytes: 1GiB,
+      query_max_memory: 64MiB, query_concurrency: 2, tail_max_connections: 3}
+  globex:
+`), "tenants.yaml")
+	must(t, err)
+	flags := QueryLimits{Timeout: time.Minute, MaxEntries: 5000, MaxSeries: 500, MaxMemory: 1 << 30, Concurrency: 6, MaxTails: 200}
+	inherited := flags
+	inherited.MaxRange, inherited.MaxEntries = 48*time.Hour, 100
+	for name, want := range map[string]QueryLimits{
+		"acme": {
+			Timeout: 5 * time.Second, MaxRange: 720 * time.Hour, MaxSeries: 7, MaxBytes: 1 << 30, MaxMemory: 64 << 20, Concurrency: 2, MaxTails: 3,
+		},
+		"globex":  inherited,
+		"unknown": inherited,
+	} {
+		if got := d.QueryLimits(name, flags); got != want {
+			t.Errorf("%s\n got %+v\nwant %+v", name, got, want)
+		}
+	}
+	if d.Limits("acme") != (Limits{}) {
+		t.Error("limits of queries are limits of pushes")
+	}
+}
+
 func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
@@ -236,6 +265,12 @@ func TestParseErrors(t *testing.T) {
 f.yaml:7: tenant a: pushes_burst: less than pushes_per_second`,
 		"defaults:\n  limits: {pushes_per_second: 2, pushes_burst: 1}\ntenants: {a: {}}":                                                   "f.yaml:2: pushes_burst: less than pushes_per_second",
 		"defaults: {limits: {pushes_burst: 10}}\ntenants:\n  a: {limits: {pushes_per_second: 20}}\n  b: {limits: {pushes_per_second: 10}}": "f.yaml:3: tenant a: pushes_burst: less than pushes_per_second",
+		"tenants:\n  a: {limits: {query_timeout: 0, query_max_series: 0, query_max_memory: 0, query_concurrency: 0, tail_max_connections: 0}}\n": `f.yaml:2: tenant a: query_timeout: "0" can't be: there has to be a limit
+f.yaml:2: tenant a: query_max_series: "0" can't be: there has to be a limit
+f.yaml:2: tenant a: query_max_memory: "0" can't be: there has to be a limit
+f.yaml:2: tenant a: query_concurrency: "0" can't be: there has to be a limit
+f.yaml:2: tenant a: tail_max_connections: "0" can't be: there has to be a limit`,
+		"defaults: {limits: {query_max_range: 30d}}\ntenants: {a: }": `f.yaml:1: query_max_range: "30d" is not a duration such as 72h`,
 		"- a":                                         "f.yaml:1: the file is to be a mapping\nf.yaml:1: there are no tenants",
 		"tenants:\n":                                  "f.yaml:1: there are no tenants",
 		"tenants: {a.b: {}}":                          `f.yaml:1: tenant "a.b" does not match [A-Za-z0-9_-]{1,64}`,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -58,19 +59,30 @@ type ClickHouseServer struct {
 	ClickHouseMemory     Bytes  `name:"clickhouse-memory" default:"2GiB" placeholder:"SIZE" help:"Most memory that an embedded ClickHouse takes."`
 }
 
-// ClickHouse is where the rows go.
+// Rows is the ClickHouse that has the rows.
+type Rows struct {
+	ClickHouseDSN     string `name:"clickhouse-dsn" placeholder:"DSN" help:"An existing ClickHouse, clickhouse://user:pass@host:9000/logs; without one, ClickHouse is embedded, and a gateway alone answers no queries."`
+	ClickHouseCluster string `name:"clickhouse-cluster" placeholder:"NAME" help:"The cluster of that ClickHouse, in system.clusters, whose shards share the rows; --clickhouse-dsn names some of its servers."`
+}
+
+// Validate is called by the command line's parser.
+func (r *Rows) Validate() error {
+	if r.ClickHouseCluster != "" && r.ClickHouseDSN == "" {
+		return errors.New("--clickhouse-cluster: --clickhouse-dsn is needed, too; an embedded ClickHouse is no cluster")
+	}
+	return nil
+}
+
+// ClickHouse is where the rows go, and how.
 type ClickHouse struct {
-	ClickHouseDSN     string        `name:"clickhouse-dsn" placeholder:"DSN" help:"An existing ClickHouse, clickhouse://user:pass@host:9000/logs; without one, ClickHouse is embedded."`
-	ClickHouseCluster string        `name:"clickhouse-cluster" placeholder:"NAME" help:"The cluster of that ClickHouse, in system.clusters, whose shards share the rows; --clickhouse-dsn names some of its servers."`
-	InsertQuorum      string        `name:"clickhouse-insert-quorum" default:"auto" placeholder:"N" help:"On how many replicas rows have to be before they count as landed: auto is most of them."`
-	Retention         time.Duration `default:"0s" placeholder:"DURATION" help:"How long rows are kept, by the line's own time; 0 keeps them for ever."`
+	Rows `embed:""`
+
+	InsertQuorum string        `name:"clickhouse-insert-quorum" default:"auto" placeholder:"N" help:"On how many replicas rows have to be before they count as landed: auto is most of them."`
+	Retention    time.Duration `default:"0s" placeholder:"DURATION" help:"How long rows are kept, by the line's own time; 0 keeps them for ever."`
 }
 
 // Validate is called by the command line's parser.
 func (c *ClickHouse) Validate() error {
-	if c.ClickHouseCluster != "" && c.ClickHouseDSN == "" {
-		return errors.New("--clickhouse-cluster: --clickhouse-dsn is needed, too; an embedded ClickHouse is no cluster")
-	}
 	if n, err := strconv.Atoi(c.InsertQuorum); c.InsertQuorum != "auto" && (err != nil || n < 1) {
 		return fmt.Errorf("--clickhouse-insert-quorum: %q is neither auto nor a number of replicas", c.InsertQuorum)
 	}
@@ -186,6 +198,53 @@ func ParseSyslog(text string) (Syslog, error) {
 		return Syslog{}, fmt.Errorf("tenant %q does not match %s", s.Tenant, wal.TenantPattern)
 	}
 	return s, nil
+}
+
+// Query is how a gateway answers queries, and within which bounds. Those of a tenant may be others, in the file of tenants.
+type Query struct {
+	QueryTimeout     time.Duration `default:"1m" placeholder:"DURATION" help:"How long a query may take, the wait for its turn included."`
+	QueryMaxEntries  int           `default:"5000" placeholder:"N" help:"Most entries of an answer; 0: no bound."`
+	QueryMaxRange    time.Duration `default:"0s" placeholder:"DURATION" help:"Most time that a query may look at; 0: no bound."`
+	QueryMaxSeries   int           `default:"500" placeholder:"N" help:"Most series of a metric query."`
+	QueryMaxBytes    Bytes         `default:"0" placeholder:"SIZE" help:"Most bytes, uncompressed, that ClickHouse may read for a query; 0: no bound."`
+	QueryMaxMemory   Bytes         `default:"1GiB" placeholder:"SIZE" help:"Most memory of a query, in ClickHouse and in the gateway each."`
+	QueryConcurrency int           `default:"0" placeholder:"N" help:"Queries that run at a time, the others wait; 0: two for each CPU, and at least 4."`
+	QueryPerTenant   int           `name:"query-tenant-concurrency" default:"0" placeholder:"N" help:"Of those, how many may be one tenant's; 0: three of four."`
+	QueryMaxQueued   int           `default:"256" placeholder:"N" help:"Most queries of a tenant that wait; more are refused with 429."`
+	TailMaxConns     int           `name:"tail-max-connections" default:"200" placeholder:"N" help:"Most tails of a tenant that are open."`
+}
+
+// Validate is called by the command line's parser.
+func (q *Query) Validate() error {
+	switch {
+	case q.QueryTimeout <= 0:
+		return errors.New("--query-timeout: more than 0 is needed")
+	case q.QueryMaxEntries < 0 || q.QueryMaxRange < 0 || q.QueryMaxBytes < 0:
+		return errors.New("--query-max-entries, --query-max-range and --query-max-bytes: 0 or more is needed")
+	case q.QueryMaxSeries < 1:
+		return errors.New("--query-max-series: at least 1 is needed")
+	case q.QueryMaxMemory < 1<<20:
+		return errors.New("--query-max-memory: at least 1MiB is needed")
+	case q.QueryConcurrency < 0 || q.QueryPerTenant < 0:
+		return errors.New("--query-concurrency and --query-tenant-concurrency: 0 or more is needed")
+	case q.QueryMaxQueued < 1:
+		return errors.New("--query-max-queued: at least 1 is needed")
+	case q.TailMaxConns < 1:
+		return errors.New("--tail-max-connections: at least 1 is needed")
+	}
+	return nil
+}
+
+// Concurrency is how many queries run at a time, and how many of them may be one tenant's.
+func (q *Query) Concurrency() (all, tenant int) {
+	all, tenant = q.QueryConcurrency, q.QueryPerTenant
+	if all == 0 {
+		all = max(4, 2*runtime.GOMAXPROCS(0))
+	}
+	if tenant == 0 {
+		tenant = max(1, all*3/4)
+	}
+	return all, tenant
 }
 
 // Ingester is how an ingester batches, and where it is reached.

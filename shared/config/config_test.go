@@ -93,3 +93,47 @@ func TestValidate(t *testing.T) {
 		})
 	}
 }
+
+func TestValidateQuery(t *testing.T) {
+	good := Query{
+		QueryTimeout: time.Minute, QueryMaxEntries: 5000, QueryMaxSeries: 500, QueryMaxMemory: 1 << 30, QueryMaxQueued: 256, TailMaxConns: 200,
+	}
+	for _, c := range []struct {
+		change func(*Query)
+		want   string // in the error; empty where there is none
+	}{
+		{func(*Query) {}, ""},
+		{func(q *Query) { q.QueryMaxEntries, q.QueryMaxSeries, q.QueryMaxQueued, q.TailMaxConns = 0, 1, 1, 1 }, ""},
+		{func(q *Query) { q.QueryTimeout = 0 }, "--query-timeout"},
+		{func(q *Query) { q.QueryMaxEntries = -1 }, "--query-max-entries"},
+		{func(q *Query) { q.QueryMaxRange = -1 }, "--query-max-range"},
+		{func(q *Query) { q.QueryMaxBytes = -1 }, "--query-max-bytes"},
+		{func(q *Query) { q.QueryMaxSeries = 0 }, "--query-max-series"},
+		{func(q *Query) { q.QueryMaxMemory = 1<<20 - 1 }, "--query-max-memory"},
+		{func(q *Query) { q.QueryConcurrency = -1 }, "--query-concurrency"},
+		{func(q *Query) { q.QueryPerTenant = -1 }, "--query-tenant-concurrency"},
+		{func(q *Query) { q.QueryMaxQueued = 0 }, "--query-max-queued"},
+		{func(q *Query) { q.TailMaxConns = 0 }, "--tail-max-connections"},
+	} {
+		q := good
+		c.change(&q)
+		err := q.Validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: the error is %v, want %q in it", q, err, c.want)
+		}
+	}
+}
+
+func TestConcurrency(t *testing.T) {
+	for _, c := range []struct{ all, tenant, wantAll, wantTenant int }{
+		{8, 3, 8, 3}, {8, 0, 8, 6}, {1, 0, 1, 1}, {4, 9, 4, 9},
+	} {
+		q := Query{QueryConcurrency: c.all, QueryPerTenant: c.tenant}
+		if all, tenant := q.Concurrency(); all != c.wantAll || tenant != c.wantTenant {
+			t.Errorf("of %d and %d: %d and %d", c.all, c.tenant, all, tenant)
+		}
+	}
+	if all, tenant := new(Query).Concurrency(); all < 4 || tenant < 3 || tenant >= all {
+		t.Errorf("by default %d, and %d of a tenant", all, tenant)
+	}
+}
