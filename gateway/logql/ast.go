@@ -98,7 +98,7 @@ type Unpack struct{}
 type LabelFilter struct{ Predicate Predicate }
 
 // Predicate is a condition on labels: a *StringPredicate, *NumberPredicate, *DurationPredicate, *BytesPredicate, *IPPredicate,
-// *And or *Or.
+// *And or *Or. Its labels are not named and or or.
 type Predicate interface {
 	String() string
 	predicate()
@@ -171,10 +171,11 @@ type LabelFormatting struct {
 // Decolorize takes ANSI escapes for colors out of the line.
 type Decolorize struct{}
 
-// Drop takes labels away: | drop a, b="x".
+// Drop takes labels away: | drop a, b="x". Behind one whose last label has no matcher there is no line filter with != or !~: it would
+// be read as the matcher.
 type Drop struct{ Labels []LabelMatch }
 
-// Keep takes all labels away but these: | keep a, b="x".
+// Keep takes all labels away but these: | keep a, b="x". What holds of line filters behind Drop holds here.
 type Keep struct{ Labels []LabelMatch }
 
 // LabelMatch is a label, or where Matcher is set, a label whose value the matcher holds for.
@@ -315,7 +316,7 @@ const (
 	GroupRight       // many of the right side match one of the left
 )
 
-// Literal is a number.
+// Literal is a number, and finite.
 type Literal struct{ Value float64 }
 
 // VectorLiteral is vector(number): a series without labels.

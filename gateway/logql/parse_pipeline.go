@@ -414,7 +414,7 @@ func (p *parser) condition() Predicate {
 	match, matches := matchOps[text]
 	compare, compares := compareOps[text]
 	if !isSymbol || !matches && !compares {
-		p.unexpected(fmt.Sprintf("= or != or =~ or !~ or > or >= or < or <= behind the label %s, since there is no stage of this name", shorten(name)))
+		p.unexpected(fmt.Sprintf("= or != or =~ or !~ or > or >= or < or <= behind the label %s, which is no stage, or has no | before it", shorten(name)))
 		return nil
 	}
 	p.advance()

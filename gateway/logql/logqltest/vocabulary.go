@@ -34,8 +34,8 @@ type Vocabulary struct {
 	Scalars   []float64 // that metric queries compute with
 
 	RangeOps  []logql.RangeOp  // nil: all
-	VectorOps []logql.VectorOp // nil: all
-	BinaryOps []logql.BinaryOp // nil: all
+	VectorOps []logql.VectorOp // nil: all; the sides of operators are sums all the same
+	BinaryOps []logql.BinaryOp // nil: all; numbers are added, subtracted and multiplied all the same
 	NoOuter   bool             // no variants, which are no part of other queries
 }
 
