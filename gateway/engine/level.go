@@ -9,8 +9,7 @@ import (
 )
 
 // level is the level of a row of the table log as SQL: what pipeline.DetectLevel says, for every row, as if it had no label detected_level
-// of its own. streams are all those whose rows the statement
-// is about. Where their labels tell the level, lines and metadata are not read.
+// of its own. streams are all those whose rows the statement is about. Where their labels tell the level, lines and metadata are not read.
 func (s *statement) level(streams map[uint64]*stream) string {
 	var (
 		ids    []uint64 // of streams that have a level
