@@ -159,6 +159,16 @@ func standsAlone(name string) bool {
 	}
 }
 
+// isStage tells whether there is a stage of this name.
+func isStage(name string) bool {
+	switch name {
+	case "regexp", "pattern", "line_format", "label_format", "drop", "keep", "unwrap":
+		return true
+	default:
+		return standsAlone(name)
+	}
+}
+
 // stage reads what is behind | .
 func (p *parser) stage() Stage {
 	if p.tok.kind == identifier && !p.isCompared() {
@@ -249,16 +259,24 @@ func (p *parser) extractions() []Extraction {
 	}
 	var list []Extraction
 	for {
+		at := p.tok.at
 		name := p.name("the name of a label")
 		e := Extraction{Label: name, Expression: name}
 		if p.take("=") {
 			e.Expression, _ = p.text("a string: what of the line becomes the label")
+		} else if isStage(name) {
+			p.failStage(name, at)
 		}
 		list = append(list, e)
 		if !p.take(",") {
 			return list
 		}
 	}
+}
+
+// failStage says that | is missing before a stage, whose name begins there.
+func (p *parser) failStage(name string, at int) {
+	p.fail(at, "syntax error: unexpected %s: a stage has | before it", name)
 }
 
 func (p *parser) logfmt() *Logfmt {
@@ -409,12 +427,16 @@ func (p *parser) condition() Predicate {
 		p.unexpected("a condition such as level=\"error\"")
 		return nil
 	}
+	at := p.tok.at
 	name := p.name("a stage, or a condition such as level=\"error\"")
 	isSymbol, text := p.tok.kind == symbol, p.tok.text
 	match, matches := matchOps[text]
 	compare, compares := compareOps[text]
 	if !isSymbol || !matches && !compares {
-		p.unexpected(fmt.Sprintf("= or != or =~ or !~ or > or >= or < or <= behind the label %s, which is no stage, or has no | before it", shorten(name)))
+		if isStage(name) {
+			p.failStage(name, at)
+		}
+		p.unexpected(fmt.Sprintf("= or != or =~ or !~ or > or >= or < or <= behind the label %s, since there is no stage of this name", shorten(name)))
 		return nil
 	}
 	p.advance()

@@ -312,7 +312,8 @@ func appendExtractions(b []byte, list []Extraction) []byte {
 			b = append(b, ',')
 		}
 		b = append(append(b, ' '), e.Label...)
-		if e.Expression != e.Label {
+		// The name of a stage alone would be taken for one that has no | before it.
+		if e.Expression != e.Label || isStage(e.Label) {
 			b = appendQuoted(append(b, '='), e.Expression)
 		}
 	}

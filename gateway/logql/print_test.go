@@ -14,6 +14,7 @@ func TestString(t *testing.T) {
 		`{a="b"} |=ip("10.0.0.1")`:                                   `{a="b"} |= ip("10.0.0.1")`,
 		`{a="b"} | json x="x",y="z"`:                                 `{a="b"} | json x, y="z"`,
 		`{a="b"} | logfmt --keep-empty --strict x`:                   `{a="b"} | logfmt --strict --keep-empty x`,
+		`{a="b"} | json json="json", x | logfmt drop="keep"`:         `{a="b"} | json json="json", x | logfmt drop="keep"`,
 		"{a=\"b\"} | regexp `(?P<x>\\d)` | pattern `<x> <_>`":        "{a=\"b\"} | regexp `(?P<x>\\d)` | pattern \"<x> <_>\"",
 		`{a="b"} | unpack | decolorize | line_format "{{ .x }}"`:     `{a="b"} | unpack | decolorize | line_format "{{ .x }}"`,
 		`{a="b"} | label_format x=y,z="{{.w|f \"v\"}}"`:              "{a=\"b\"} | label_format x=y, z=`{{.w|f \"v\"}}`",
