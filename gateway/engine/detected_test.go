@@ -116,7 +116,7 @@ func TestKindOf(t *testing.T) {
 		{"a|1", "string"}, {"-", "string"}, {".", "string"}, {"10.0.0.1", "string"}, {"2026-03-01", "string"},
 	} {
 		var k kinds
-		for _, value := range strings.SplitSeq(c.values, "|") {
+		for value := range strings.SplitSeq(c.values, "|") {
 			k |= kindOf(value)
 		}
 		if k.String() != c.want {

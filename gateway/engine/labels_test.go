@@ -159,7 +159,7 @@ func TestAreIDs(t *testing.T) {
 		{"5D3F1f5e-5f3c-4ab0-8f6c-0d3e0b5a7a11 7", true}, {"5d3f1f5e-5f3c-4ab0-8f6c_0d3e0b5a7a11", false}, {"5d3f1f5e-5f3c-4ab0-8f6c-0d3e0b5a7a1g", false},
 	} {
 		n := names{}
-		for _, value := range strings.FieldsSeq(c.values) {
+		for value := range strings.FieldsSeq(c.values) {
 			must(t, n.add(value))
 		}
 		if n.areIDs() != c.want {
