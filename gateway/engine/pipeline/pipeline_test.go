@@ -31,7 +31,7 @@ func newPipeline(t testing.TB, stages string) *Pipeline {
 // labelsOf reads name=value pairs with spaces between them.
 func labelsOf(pairs string) []logs.Label {
 	var labels []logs.Label
-	for _, pair := range strings.Fields(pairs) {
+	for pair := range strings.FieldsSeq(pairs) {
 		name, value, _ := strings.Cut(pair, "=")
 		labels = append(labels, logs.Label{Name: name, Value: value})
 	}
@@ -315,7 +315,7 @@ func TestRegexpPatternUnpack(t *testing.T) {
 		{stages: `| pattern "foo <a> bar"`, line: `foo bar`, want: `a:"bar"`},
 		{stages: `| pattern "foo <a> bar"`, line: `xfoo y bar`, want: ``},
 		{stages: `| pattern "foo <a>"`, line: `fo`, want: ``},
-		{stages: `| pattern "<a> end"`, line: `x end end`, want: `a:"x"`},
+		{stages: `| pattern "<a> end"`, line: `x end, end`, want: `a:"x"`},
 		{stages: `| pattern "<_>lvl=<level>"`, line: `x lvl=`, want: `level:""`},
 		{stages: `| pattern "<a>,<b>,<_>"`, line: `1,`, want: `a:"1" b:""`},
 		{stages: `| pattern "<app>:<meta>:<meta_extracted>"`, line: `1:2:3`, stream: "app=x", metadata: "meta=m", want: `app="x" meta~"m" app_extracted:"1" meta_extracted:"2"`},
@@ -455,7 +455,7 @@ func TestNewRefuses(t *testing.T) {
 		{&logql.PatternParser{Pattern: `<a><b>`}, "there has to be text between"},
 		{&logql.LabelFilter{Predicate: &logql.StringPredicate{Matcher: logql.Matcher{Name: "a", Op: logql.Regexp, Value: "a)(b"}}}, "unexpected )"},
 		{&logql.LabelFilter{Predicate: &logql.Or{Left: &logql.IPPredicate{Name: "a", Value: "nope"}, Right: &logql.NumberPredicate{Name: "b"}}}, `ip: invalid pattern: "nope"`},
-		{&logql.LineFormat{Template: "{{.a"}, "invalid line template: template: line:1: unclosed action"},
+		{&logql.LineFormat{Template: "{{.a"}, "invalid line template: "},
 		{&logql.LineFormat{Template: "{{nofunc .a}}"}, `function "nofunc" not defined`},
 		{&logql.LabelFormat{Labels: []logql.LabelFormatting{{Label: "a", IsTemplate: true, Template: "{{"}}}, "invalid template for label 'a'"},
 		{&logql.LabelFormat{Labels: []logql.LabelFormatting{{Label: ErrorLabel, Source: "a"}}}, "__error__ cannot be formatted"},
@@ -492,6 +492,15 @@ func TestSelector(t *testing.T) {
 	if _, err := NewSelector([]logql.Matcher{{Name: "a", Op: logql.Regexp, Value: "("}}); err == nil {
 		t.Error("a broken expression is taken")
 	}
+}
+
+func unwrapOf(t *testing.T, query string) *logql.Unwrap {
+	t.Helper()
+	expr, err := logql.Parse(query)
+	if err != nil {
+		t.Fatal(query, err)
+	}
+	return expr.(*logql.RangeAgg).Unwrap
 }
 
 func TestUnwrap(t *testing.T) {
