@@ -9,7 +9,8 @@ import "time"
 // Expr is a query, or a part of one that has a value of its own: a *LogExpr, or one of the metric expressions *RangeAgg,
 // *VectorAgg, *BinaryExpr, *Literal, *VectorLiteral, *LabelReplace and *Variants. A tree does not change once it is parsed.
 //
-// String writes it on one line, in a form that Parse reads back to an equal tree.
+// String writes it on one line, in a form that Parse reads back to an equal tree, unless it is longer than what Parse reads. Lists that
+// are empty are nil.
 type Expr interface {
 	String() string
 	expr()
