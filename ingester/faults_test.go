@@ -31,6 +31,7 @@ type faulty struct {
 	journal
 	table
 
+	each  func() // is called before and after each effect
 	step  string
 	call  int // the first one is 1
 	after bool
@@ -43,6 +44,10 @@ type faulty struct {
 func (f *faulty) do(step string, effect func() error) error {
 	if f.dead.Load() {
 		return errDead
+	}
+	if f.each != nil {
+		f.each()
+		defer f.each()
 	}
 	if step != f.step {
 		return effect()

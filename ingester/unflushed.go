@@ -178,6 +178,7 @@ func (s *shard) unflushed(ctx context.Context, log *wal.WAL, w *unflushed.Writer
 	s.mu.Lock()
 	landed, records, readTo := s.landed, s.unlanded, s.readTo
 	s.mu.Unlock()
+	landed, readTo = max(landed, of.GetLanded()), max(readTo, of.GetLanded())
 	w.Begin(of.GetShard())
 	for i := range records {
 		u := &records[i]
@@ -187,7 +188,7 @@ func (s *shard) unflushed(ctx context.Context, log *wal.WAL, w *unflushed.Writer
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if u.Sequence > of.GetSequence() || !w.Wants(u.Tenant, u.earliest, u.latest, u.streams) {
+		if u.Sequence <= landed || u.Sequence > of.GetSequence() || !w.Wants(u.Tenant, u.earliest, u.latest, u.streams) {
 			continue
 		}
 		if err := w.Add(u.Record); err != nil {

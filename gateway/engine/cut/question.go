@@ -59,7 +59,7 @@ func (q *question) to(ingester string, parts []*part) *logthrav1.UnflushedReques
 	request := proto.CloneOf(q.asked)
 	request.Ingester = ingester
 	for _, p := range parts {
-		request.Shards = append(request.Shards, &logthrav1.UnflushedShard{Shard: uint32(p.shard), Sequence: p.last})
+		request.Shards = append(request.Shards, &logthrav1.UnflushedShard{Shard: uint32(p.shard), Sequence: p.last, Landed: p.landed})
 	}
 	return request
 }

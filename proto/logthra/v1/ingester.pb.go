@@ -724,11 +724,12 @@ func (x *UnflushedRequest) GetForward() bool {
 	return false
 }
 
-// UnflushedShard is a shard, and the sequence of its last record.
+// UnflushedShard is a shard, the sequence of its last record, and up to which all have landed, as far as the asker knows.
 type UnflushedShard struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Landed        uint64                 `protobuf:"varint,3,opt,name=landed,proto3" json:"landed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -773,6 +774,13 @@ func (x *UnflushedShard) GetShard() uint32 {
 func (x *UnflushedShard) GetSequence() uint64 {
 	if x != nil {
 		return x.Sequence
+	}
+	return 0
+}
+
+func (x *UnflushedShard) GetLanded() uint64 {
+	if x != nil {
+		return x.Landed
 	}
 	return 0
 }
@@ -1099,10 +1107,11 @@ const file_logthra_v1_ingester_proto_rawDesc = "" +
 	"\tmax_bytes\x18\t \x01(\x04R\bmaxBytes\x12\x14\n" +
 	"\x05limit\x18\n" +
 	" \x01(\rR\x05limit\x12\x18\n" +
-	"\aforward\x18\v \x01(\bR\aforward\"B\n" +
+	"\aforward\x18\v \x01(\bR\aforward\"Z\n" +
 	"\x0eUnflushedShard\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xf7\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06landed\x18\x03 \x01(\x04R\x06landed\"\xf7\x01\n" +
 	"\fLabelMatcher\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12=\n" +
 	"\boperator\x18\x02 \x01(\x0e2!.logthra.v1.LabelMatcher.OperatorR\boperator\x12\x14\n" +
