@@ -21,6 +21,9 @@ type analysis struct {
 // maxLiterals is how many texts an expression may stand for to be looked for without it.
 const maxLiterals = 32
 
+// maxFolded is how long a text may be to be looked for whatever its case: that takes as much time as it is long, in the worst case.
+const maxFolded = 64
+
 // analyze looks into an expression that compiles with these flags beside those of Perl. An expression that has to match somewhere in a line loses
 // nothing with what .* there is at its ends.
 func analyze(expression string, flags syntax.Flags) analysis {
@@ -36,7 +39,7 @@ func analyze(expression string, flags syntax.Flags) analysis {
 	re = withoutEnds(re)
 	if literals, ok := literals(re); ok {
 		a.literals = literals
-	} else if text, ok := folded(re); ok {
+	} else if text, ok := folded(re); ok && len(text) <= maxFolded {
 		a.literals, a.foldsASCII = []string{text}, true
 	}
 	return a

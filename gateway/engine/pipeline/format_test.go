@@ -65,7 +65,7 @@ func TestTemplateFunctions(t *testing.T) {
 		{`[{{indent 2 "a\nb"}}][{{nindent 2 "a"}}][{{repeat 3 "ab"}}][{{repeat 0 "ab"}}][{{repeat 9999999999 ""}}]`, "[  a\n  b][\n  a][ababab][][]"},
 		{`{{repeat -1 "ab"}}`, failed},
 		{`{{indent -1 "ab"}}`, failed},
-		{`{{contains "he" "hello"}} {{hasPrefix "he" "hello"}} {{hasSuffix "he" "hello"}} {{eq "a" "a"}} {{ne "a" "b"}} {{and 1 0}} {{or 0 "x"}} {{not true}} {{if gt 3 2}}y{{else}}n{{end}} {{le 1 1}}`, `true true false true true 0 x false y true`},
+		{`{{contains "he" "hello"}} {{hasSuffix "he" "hello"}} {{hasPrefix "he" "hello"}} {{and 1 0}} {{eq "a" "a"}} {{or 0 "x"}} {{not true}} {{if gt 3 2}}y{{else}}n{{end}} {{ne "a" "b"}}`, `true false true 0 true x false y true`},
 		{`{{default "-" ""}}{{default "-" "x"}}{{.nope | default "d"}}{{default 5 0}}{{default 5}}`, `-xd55`},
 		{`{{count "a|b" "abab"}} {{__line__ | count "x"}} {{count "z" "a"}}`, `4 1 0`},
 		{`{{count "(" "abab"}}`, failed},

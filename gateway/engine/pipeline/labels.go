@@ -297,14 +297,27 @@ func (l *Labels) appendKind(to []logs.Label, kind Kind) []logs.Label {
 	if l.hasLevel {
 		l.detectLevel()
 	}
+	size := 0
 	for i := range l.list {
-		switch a := &l.list[i]; {
-		case a.kind != kind || a.isGone:
-		case a.isBorrowed:
-			to = append(to, logs.Label{Name: strings.Clone(a.name), Value: strings.Clone(a.value)})
-		default:
-			to = append(to, logs.Label{Name: a.name, Value: a.value})
+		if a := &l.list[i]; a.kind == kind && !a.isGone && a.isBorrowed {
+			size += len(a.name) + len(a.value)
 		}
+	}
+	// The strings that have to be copied are one in memory.
+	copies := make([]byte, 0, size)
+	for i := range l.list {
+		a := &l.list[i]
+		if a.kind != kind || a.isGone {
+			continue
+		}
+		label := logs.Label{Name: a.name, Value: a.value}
+		if a.isBorrowed {
+			from := len(copies)
+			copies = append(append(copies, a.name...), a.value...)
+			both := view(copies[from:])
+			label = logs.Label{Name: both[:len(a.name)], Value: both[len(a.name):]}
+		}
+		to = append(to, label)
 	}
 	if kind == Parsed {
 		to = l.appendError(to)

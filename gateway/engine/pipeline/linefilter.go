@@ -173,17 +173,3 @@ func (p linePattern) matches(line []byte) bool {
 	}
 	return isBehindCapture == (rest != "")
 }
-
-// ansiEscape is what terminals take for orders as ECMA-48 defines them: control sequences such as those for colors, operating system
-// commands, and escapes of two bytes or some more.
-var ansiEscape = regexp.MustCompile(`(?:\x1b\[|\x{9b})[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-Z\\^-~]`)
-
-// decolorizer is | decolorize: it takes escapes for colors, and all others, out of the line.
-type decolorizer struct{}
-
-func (*decolorizer) process(e *entry) bool {
-	if bytes.IndexByte(e.line, 0x1b) >= 0 || bytes.Contains(e.line, []byte("\u009b")) {
-		e.line = ansiEscape.ReplaceAll(e.line, nil)
-	}
-	return true
-}
