@@ -244,8 +244,10 @@ func TestAsked(t *testing.T) {
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Limit: 7, Forward: true, Interval: 2e9})
 	get(v1+"/query_range", "query", `rate({app="a"}[1m])`)
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 2e9, Limit: 1})
-	get(v1+"/query_range", "query", `rate({app="a"}[1m])`, "step", "30", "limit", "6000")
-	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 30e9, Limit: 1})
+	get(v1+"/query_range", "query", `rate({app="a"}[1m])`, "step", "100", "limit", "6000")
+	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 100e9, Limit: 1})
+	get(v1+"/query_range", "query", `rate({app="a"}[1m])`, "step", "7m") // 1700000000 is 20 s after a multiple
+	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start - 20e9, End: start + 820e9, Step: 420e9, Limit: 1})
 	get(v1+"/query", "query", `vector(1)+vector(1)`, "time", "1700000000.5")
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start + 5e8, End: start + 5e8, Limit: 1})
 
@@ -255,17 +257,19 @@ func TestAsked(t *testing.T) {
 	get(v1 + "/labels")
 	want(f.scope, scope)
 	get(v1+"/labels", "query", ` { } `)
-	want(f.scope, scope)
+	want(len(f.scope.Matchers), 0)
 	get(v1+"/label/app_1/values", "query", `{app="a", env!~"x.*"}`)
 	want(f.scope, selected)
 	want(f.name, "app_1")
 	get(v1 + "/series")
 	want(f.selectors, [][]logql.Matcher{nil})
 	get(v1+"/series", "match[]", `{app="a", env!~"x.*"}`, "match[]", `{env="b"}`, "match", `{}`)
-	want(f.selectors, [][]logql.Matcher{selected.Matchers, {{Name: "env", Value: "b"}}, nil})
+	want(len(f.selectors[2]), 0)
+	want(f.selectors[:2], [][]logql.Matcher{selected.Matchers, {{Name: "env", Value: "b"}}})
 	get(v1+"/index/volume", "query", `{app="a", env!~"x.*"}`)
 	want(f.volume, engine.VolumeQuery{Scope: selected, Limit: 100})
 	get(v1+"/index/volume_range", "query", `{app="a", env!~"x.*"}`, "targetLabels", "app,env", "aggregateBy", "labels", "limit", "5", "step", "1m")
+	selected.Start, selected.End = start-20e9, end+40e9 // multiples of the step
 	want(f.volume, engine.VolumeQuery{Scope: selected, Limit: 5, Step: 60e9, TargetLabels: []string{"app", "env"}, ByLabels: true})
 	get(v1+"/detected_fields", "query", `{app="a"} | json`)
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Limit: 100})
@@ -322,6 +326,8 @@ func TestRefused(t *testing.T) {
 		{"/series", []string{"match[]", `{app="a"`}, "parse error"},
 		{"/series", []string{"match[]", `{app="a"}`, "match[]", `{a.b="c"}`}, "parse error"},
 		{"/index/stats", []string{"query", metric}, "parse error"},
+		{"/index/stats", nil, "query: a selector of streams is needed here"},
+		{"/index/volume_range", []string{"query", ""}, "query: a selector of streams is needed here"},
 		{"/index/volume", []string{"query", log, "aggregateBy", "foo"}, `invalid aggregation option "foo"`},
 		{"/index/volume", []string{"query", log, "targetLabels", "app,a'b"}, `targetLabels: "a'b" does not match`},
 		{"/index/volume", []string{"query", log, "limit", "501"}, "limit: at most 500 series are possible"},

@@ -40,6 +40,15 @@ func names(before, after string, find func(context.Context) ([]string, error)) a
 	}
 }
 
+// selected is the scope of a question that has to select streams.
+func (q *question) selected() engine.Scope {
+	scope := q.scope(defaultSince)
+	if !q.has("query") {
+		q.fail("query: a selector of streams is needed here, such as {app=\"api\"}")
+	}
+	return scope
+}
+
 const success = `{"status":"success","data":`
 
 func (a *API) labels(q *question) (answer, error) {
@@ -80,7 +89,7 @@ func (a *API) series(q *question) (answer, error) {
 }
 
 func (a *API) indexStats(q *question) (answer, error) {
-	scope := q.scope(defaultSince)
+	scope := q.selected()
 	return func(ctx context.Context, w *writer) error {
 		found, err := a.cfg.Engine.IndexStats(ctx, scope)
 		if err != nil {
@@ -105,7 +114,7 @@ func (a *API) volumeRange(q *question) (answer, error) { return a.volumes(q, tru
 
 // volumes reads a question for how many bytes of lines there are, in all or by steps.
 func (a *API) volumes(q *question, ranged bool) (answer, error) {
-	query := engine.VolumeQuery{Scope: q.scope(defaultSince), Limit: q.count("limit", defaultLimit)}
+	query := engine.VolumeQuery{Scope: q.selected(), Limit: q.count("limit", defaultLimit)}
 	if most := q.Limits.MaxSeries; query.Limit > most {
 		q.fail("limit: at most %d series are possible", most)
 	}
@@ -126,6 +135,10 @@ func (a *API) volumes(q *question, ranged bool) (answer, error) {
 	}
 	if ranged {
 		query.Step = q.step(query.Start, query.End)
+		if q.err != nil {
+			return nil, q.err
+		}
+		query.Start, query.End = aligned(query.Start, query.End, query.Step)
 	}
 	return func(ctx context.Context, w *writer) error {
 		found, err := a.cfg.Engine.Volume(ctx, query)

@@ -128,7 +128,7 @@ func (p *params) forward() bool {
 
 // matchers are those of a selector; nil where all streams are meant.
 func (p *params) matchers(selector string) []logql.Matcher {
-	if strings.Trim(selector, "{} \t\r\n") == "" && len(selector) < maxEmptySelector {
+	if strings.TrimSpace(selector) == "" {
 		return nil
 	}
 	matchers, err := logql.ParseSelector(selector)
@@ -137,9 +137,6 @@ func (p *params) matchers(selector string) []logql.Matcher {
 	}
 	return matchers
 }
-
-// maxEmptySelector is more than {} has with some white space.
-const maxEmptySelector = 16
 
 // parseTime reads a time as the API takes it: seconds with a fraction, nanoseconds, of which fewer than eleven digits are seconds, or RFC 3339. What
 // ClickHouse does not hold is moved to the nearest that it does.

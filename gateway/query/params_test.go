@@ -136,3 +136,19 @@ func TestStep(t *testing.T) {
 		}
 	}
 }
+
+func TestAligned(t *testing.T) {
+	for _, c := range []struct{ start, end, step, first, last int64 }{
+		{1201, 1990, 60, 1200, 2040},
+		{1200, 1980, 60, 1200, 1980},
+		{1201, 1201, 60, 1200, 1260},
+		{-61, -1, 60, -120, 0},
+		{-60, 0, 60, -60, 0},
+		{0, math.MaxInt64, 1000, 0, math.MaxInt64},
+		{logs.MinTime, logs.MinTime + 1, 7, logs.MinTime - 4, logs.MinTime + 3},
+	} {
+		if first, last := aligned(c.start, c.end, c.step); first != c.first || last != c.last {
+			t.Errorf("%d to %d by %d is %d to %d, want %d to %d", c.start, c.end, c.step, first, last, c.first, c.last)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/casteloig/logthra/gateway/engine"
@@ -68,7 +69,23 @@ func (a *API) ranged(q *question) (answer, error) {
 		return a.logs(q, selected, start, end, a.writeLogs(q)), nil
 	}
 	q.within(time.Duration(end-start) + longest(expr))
-	return a.metric(q, expr, engine.Query{Start: start, End: end, Step: q.step(start, end)}), nil
+	step := q.step(start, end)
+	if q.err != nil {
+		return nil, q.err
+	}
+	start, end = aligned(start, end, step)
+	return a.metric(q, expr, engine.Query{Start: start, End: end, Step: step}), nil
+}
+
+// aligned widens a span to multiples of the step, as Loki does: points stay where they are while the span moves on with now, and the last
+// one has all that is before the end.
+func aligned(start, end, step int64) (first, last int64) {
+	over := func(t int64) int64 { return (t%step + step) % step } // also before 1970
+	first, last = start-over(start), end
+	if rest := over(end); rest > 0 && end <= math.MaxInt64-step {
+		last = end - rest + step
+	}
+	return first, last
 }
 
 // logs asks for entries, which write then writes.
