@@ -184,6 +184,7 @@ type field struct {
 	values  map[uint64]struct{} // hashes of them
 	parsers []string
 	path    []string
+	looked  int // for path, in how many lines
 }
 
 func (f *field) add(name, value, parser string, line []byte) {
@@ -197,7 +198,9 @@ func (f *field) add(name, value, parser string, line []byte) {
 	if !slices.Contains(f.parsers, parser) {
 		f.parsers = append(f.parsers, parser)
 	}
-	if parser == parserJSON && f.path == nil {
+	const enough = 10 // a label that the query itself names has a path of its own, which is not looked for
+	if parser == parserJSON && f.path == nil && f.looked < enough {
+		f.looked++
 		f.path = jsonPath(line, name)
 	}
 }

@@ -352,6 +352,21 @@ func FuzzLevel(f *testing.F) {
 	})
 }
 
+// FuzzDecolorize compares with an expression for the same.
+func FuzzDecolorize(f *testing.F) {
+	for _, line := range []string{"\x1b[31mred\x1b[0m", "\x1b]0;t\a\x1b]8;;x\x1b\\y\x1b]z", "\u009b1;2 m\x1b(B\x1b#8\x1bM\x1b", "\x1b[[\x1b]\x1b[31\x1b)]"} {
+		f.Add([]byte(line))
+	}
+	ansi := regexp.MustCompile(`(?:\x1b\[|\x{9b})[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b(?:[ -/]+[0-~]|[0-Z\\^-~])`)
+	f.Fuzz(func(t *testing.T, line []byte) {
+		e := entry{line: line}
+		(&decolorizer{}).process(&e)
+		if want := ansi.ReplaceAll(line, nil); !bytes.Equal(e.line, want) {
+			t.Fatalf("%q\n got %q\nwant %q", line, e.line, want)
+		}
+	})
+}
+
 // FuzzPipeline runs stages of all kinds on any line: whatever it is, what is needed does not depend on what else is, and nothing of an entry is left for the next.
 func FuzzPipeline(f *testing.F) {
 	pipelines := []string{

@@ -53,7 +53,7 @@ type Labels struct {
 	err, reason string
 	at          int // offset in the line that reason is about; -1: none
 
-	line     []byte // to detect the level of
+	line     []byte // to detect the level of; nil: SetLevel was not called
 	hasLevel bool   // the level is yet to be detected
 }
 
@@ -93,12 +93,13 @@ func (l *Labels) Reset(stream, metadata []logs.Label) {
 			name = l.labelName(name)
 		}
 		i := l.find(name)
-		if i >= 0 && i < l.ofStream || name == ErrorLabel || name == DetailsLabel {
+		isTaken := i >= 0 && i < l.ofStream || name == ErrorLabel || name == DetailsLabel
+		if isTaken {
 			name = l.suffixed(name)
 			i = l.find(name)
 		}
 		if i < 0 {
-			l.add(label{name: name, value: m.Value, kind: Metadata, isBorrowed: len(name) > len(m.Name)})
+			l.add(label{name: name, value: m.Value, kind: Metadata, isBorrowed: isTaken})
 		}
 	}
 	l.ofEntry = len(l.list)
@@ -212,7 +213,8 @@ func (l *Labels) set(to label) {
 func (l *Labels) beginParser() { l.round++ }
 
 // extract sets a label that a parser found in the line. Both strings may point into the line or into scratch. A name that the stream has,
-// whatever stages did with it, or that is one of metadata, or has a meaning of its own, gets _extracted behind it.
+// whatever stages did with it, or that is one of metadata, or has a meaning of its own, gets _extracted behind it. Of what one parser extracts
+// under one name the first counts, and it overrides what was extracted or set before.
 func (l *Labels) extract(name, value string) {
 	i := l.find(name)
 	if i >= 0 && (i < l.ofStream || i < l.ofEntry && l.list[i].kind == Metadata && !l.list[i].isGone) || isReserved(name) {

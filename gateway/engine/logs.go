@@ -1,0 +1,305 @@
+package engine
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/casteloig/logthra/gateway/engine/cut"
+	"github.com/casteloig/logthra/gateway/engine/pipeline"
+	"github.com/casteloig/logthra/gateway/engine/series"
+	"github.com/casteloig/logthra/gateway/logql"
+	"github.com/casteloig/logthra/shared/logs"
+)
+
+// A log query cuts its time in slices that grow from the end where entries are wanted first, so that few entries of a long time don't
+// take reading all of it.
+const (
+	firstSlice  = int64(15 * time.Minute)
+	sliceGrowth = 8
+)
+
+// Logs answers a log query.
+func (e *Engine) Logs(ctx context.Context, q Query, expr *logql.LogExpr) (*Logs, error) {
+	began := time.Now()
+	q.Limits = q.Limits.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, q.Limits.Timeout)
+	defer cancel()
+	l, err := e.newLogQuery(ctx, q, expr)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.run(ctx); err != nil {
+		return nil, err
+	}
+	l.answer.Stats.Took = time.Since(began)
+	l.answer.Stats.Returned = uint64(len(l.answer.Entries))
+	return &l.answer, nil
+}
+
+// logQuery is a log query that is being answered.
+type logQuery struct {
+	e      *Engine
+	q      Query
+	expr   *logql.LogExpr
+	lines  *liner
+	answer Logs
+
+	cut     *cut.Cut
+	streams map[uint64]*stream
+	top     top
+	held    int64            // bytes of the entries of the answer
+	last    map[string]int64 // with an interval: the time of the last entry of each set of labels
+}
+
+func (e *Engine) newLogQuery(ctx context.Context, q Query, expr *logql.LogExpr) (*logQuery, error) {
+	l := &logQuery{e: e, q: q, expr: expr, last: map[string]int64{}}
+	l.top.forward = q.Forward
+	var err error
+	if l.lines, err = newLiner(expr.Stages, q.WithLevel, &l.answer.Stats); err != nil {
+		return nil, err
+	}
+	scope := Scope{Tenant: q.Tenant, Limits: q.Limits, Start: q.Start, End: q.End, Matchers: expr.Matchers}
+	if l.cut, err = e.makeCut(ctx, scope, expr.Stages, false, &l.answer.Stats); err != nil {
+		return nil, err
+	}
+	l.answer.Warnings = l.cut.Warnings
+	l.streams, err = e.streams(ctx, scope, l.cut, &l.answer.Stats)
+	return l, err
+}
+
+// makeCut makes the cut of a query.
+func (e *Engine) makeCut(ctx context.Context, s Scope, stages []logql.Stage, omitLines bool, stats *Stats) (*cut.Cut, error) {
+	c, err := e.cfg.Cut.Cut(ctx, cut.Request{
+		Tenant: s.Tenant, Matchers: s.Matchers, Start: s.Start, End: s.End,
+		OmitLines: omitLines, Contains: contains(stages), MaxBytes: s.Limits.MaxMemory,
+	})
+	if err != nil {
+		return nil, err
+	}
+	stats.Unflushed += uint64(len(c.Entries))
+	return c, nil
+}
+
+// run reads slice after slice until there are enough entries.
+func (l *logQuery) run(ctx context.Context) error {
+	if len(l.streams) == 0 {
+		return nil
+	}
+	first, last := int64(math.MaxInt64), int64(math.MinInt64)
+	for _, of := range l.streams {
+		first, last = min(first, of.first), max(last, of.last)
+	}
+	start, end := max(l.q.Start, first), min(l.q.End, last+1)
+	width := firstSlice
+	for start < end && len(l.answer.Entries) < l.q.Limit {
+		from, to := start, end
+		if width < end-start {
+			if l.q.Forward {
+				to = start + width
+			} else {
+				from = end - width
+			}
+		}
+		if err := l.slice(ctx, from, to); err != nil {
+			return err
+		}
+		if l.q.Forward {
+			start = to
+		} else {
+			end = from
+		}
+		if width *= sliceGrowth; width < 0 {
+			width = math.MaxInt64
+		}
+	}
+	return nil
+}
+
+// slice adds the entries at from <= time < to to the answer, as many as are still wanted.
+func (l *logQuery) slice(ctx context.Context, from, to int64) error {
+	l.top.limit = l.q.Limit - len(l.answer.Entries)
+	if l.q.Interval > 0 { // which of them are wanted is known only once they are in order
+		l.top.limit = math.MaxInt
+	}
+	for i := range l.cut.Entries {
+		entry := &l.cut.Entries[i]
+		if entry.Timestamp >= from && entry.Timestamp < to {
+			at := positionOf(entry)
+			if err := l.offer(at, l.streams[logs.StreamID(l.q.Tenant, entry.Labels)], entry.Line, entry.Metadata); err != nil {
+				return err
+			}
+		}
+	}
+	if err := l.table(ctx, from, to); err != nil {
+		return err
+	}
+	for _, entry := range l.top.take() {
+		if len(l.answer.Entries) == l.q.Limit {
+			break
+		}
+		if l.q.Interval <= 0 || l.isDue(&entry) {
+			l.answer.Entries = append(l.answer.Entries, entry)
+		}
+	}
+	return nil
+}
+
+func positionOf(entry *cut.Entry) series.Position {
+	return series.Position{Time: entry.Timestamp, Shard: entry.Shard, Sequence: entry.Sequence, Index: entry.Index}
+}
+
+// isDue tells whether an entry is far enough from the one of its labels before it.
+func (l *logQuery) isDue(entry *Entry) bool {
+	key := fmt.Sprint(entry.Stream, entry.Metadata, entry.Parsed)
+	last, ok := l.last[key]
+	if ok && max(entry.Timestamp-last, last-entry.Timestamp) < l.q.Interval {
+		return false
+	}
+	l.last[key] = entry.Timestamp
+	return true
+}
+
+// table reads rows. Of those that ClickHouse is certain about it takes no more than are wanted; of the others all.
+func (l *logQuery) table(ctx context.Context, from, to int64) error {
+	s := l.e.rowsOf(l.q.Tenant, l.streams, l.cut, from, to)
+	if s == nil {
+		return nil
+	}
+	f := newSift(s, l.streams, l.expr.Stages, false)
+	if rest := f.rest(); rest != nil {
+		part := s.clone()
+		part.and(rest...)
+		if err := l.read(ctx, part); err != nil {
+			return err
+		}
+	}
+	if !f.exact {
+		return nil
+	}
+	s.and(f.certain()...)
+	if l.q.Interval <= 0 {
+		order := " DESC"
+		if l.q.Forward {
+			order = ""
+		}
+		s.tail = " ORDER BY " + strings.Join(rowOrder, order+", ") + order + fmt.Sprintf(" LIMIT %d", l.top.limit)
+	}
+	return l.read(ctx, s)
+}
+
+func (l *logQuery) read(ctx context.Context, s *statement) error {
+	block := newRows()
+	s.columns = rowColumns
+	return l.e.read(ctx, s, l.q.Limits, &l.answer.Stats, block.result(), func(n int) error {
+		for i := range n {
+			at := block.at(i)
+			if !l.top.wants(at) {
+				continue
+			}
+			if err := l.offer(at, l.streams[block.stream[i]], block.line.RowBytes(i), block.metadataOf(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// offer sends an entry through the pipeline, and keeps it if it is one of the first.
+func (l *logQuery) offer(at series.Position, of *stream, line []byte, metadata []logs.Label) error {
+	if of == nil || !l.top.wants(at) {
+		return nil
+	}
+	line, keep := l.lines.process(at.Time, line, of.labels, metadata)
+	if !keep {
+		return nil
+	}
+	labels := &l.lines.labels
+	entry := Entry{
+		Timestamp: at.Time, Line: string(line), shard: at.Shard, sequence: at.Sequence, index: at.Index,
+		Stream: labels.AppendKind(nil, pipeline.Stream), Metadata: labels.AppendKind(nil, pipeline.Metadata), Parsed: labels.AppendKind(nil, pipeline.Parsed),
+	}
+	l.held += entry.size() - l.top.add(entry)
+	if l.held > l.q.Limits.MaxMemory {
+		return &Error{fmt.Sprintf("the entries of the answer take more than %s of memory (--query-max-memory); ask for fewer of them, or a shorter time", size(l.q.Limits.MaxMemory))}
+	}
+	return nil
+}
+
+// liner sends entries through a pipeline.
+type liner struct {
+	pipeline  *pipeline.Pipeline
+	labels    pipeline.Labels
+	withLevel bool
+	stats     *Stats
+}
+
+func newLiner(stages []logql.Stage, withLevel bool, stats *Stats) (*liner, error) {
+	p, err := pipeline.New(stages)
+	if err != nil {
+		return nil, &Error{err.Error()}
+	}
+	return &liner{pipeline: p, withLevel: withLevel || pipeline.NeedsLevel(stages), stats: stats}, nil
+}
+
+// process sends an entry through the pipeline. Its labels are in l.labels then.
+func (l *liner) process(timestamp int64, line []byte, stream, metadata []logs.Label) ([]byte, bool) {
+	l.stats.Lines++
+	l.labels.Reset(stream, metadata)
+	if l.withLevel {
+		l.labels.SetLevel(line)
+	}
+	return l.pipeline.Process(timestamp, line, &l.labels)
+}
+
+// top is the first entries of those that are offered, in the order of a query. It is a heap whose top is the last of them.
+type top struct {
+	forward bool
+	limit   int
+	entries []Entry
+}
+
+// wants tells whether an entry at this position is one of the first so far.
+func (t *top) wants(at series.Position) bool {
+	return len(t.entries) < t.limit || t.before(at, t.entries[0].position())
+}
+
+// add adds an entry that is wanted, and returns the size of the one that had to go for it.
+func (t *top) add(entry Entry) (gone int64) {
+	if len(t.entries) < t.limit {
+		heap.Push(t, entry)
+		return 0
+	}
+	gone = t.entries[0].size()
+	t.entries[0] = entry
+	heap.Fix(t, 0)
+	return gone
+}
+
+// take takes all entries out, in order.
+func (t *top) take() []Entry {
+	entries := t.entries
+	t.entries = nil
+	slices.SortFunc(entries, func(a, b Entry) int {
+		if t.before(a.position(), b.position()) {
+			return -1
+		}
+		return 1
+	})
+	return entries
+}
+
+func (t *top) before(a, b series.Position) bool {
+	return (a.Compare(b) < 0) == t.forward && a != b
+}
+
+// Len, Less, Swap, Push and Pop implement heap.Interface.
+func (t *top) Len() int           { return len(t.entries) }
+func (t *top) Less(i, j int) bool { return t.before(t.entries[j].position(), t.entries[i].position()) }
+func (t *top) Swap(i, j int)      { t.entries[i], t.entries[j] = t.entries[j], t.entries[i] }
+func (t *top) Push(x any)         { t.entries = append(t.entries, x.(Entry)) }
+func (t *top) Pop() any           { panic("nothing is popped") }
