@@ -129,16 +129,16 @@ func TestQueryFormats(t *testing.T) {
 		answer.Entry{Time: noon.UnixNano() + 1e9, Line: "\x1b[32mgreen\x1b[0m\x1b[2Jnot cleared", Stream: labelsOf("app", "a long name", "env", "prod"), Metadata: labelsOf("detected_level", "debug")},
 	)
 	for flags, want := range map[string]string{
-		"--limit 2": "2026-11-22T13:00:02.123+01:00 app=pay           timeout <é>\n\tat pay.go:7\n" +
-			"2026-11-22T13:00:01.123+01:00 app=\"a long name\" green\\x1b[2Jnot cleared\n",
-		"--forward": "2026-11-22T13:00:00.123+01:00 app=shop          order 4711 paid\n" +
-			"2026-11-22T13:00:01.123+01:00 app=\"a long name\" green\\x1b[2Jnot cleared\n" +
-			"2026-11-22T13:00:02.123+01:00 app=pay           timeout <é>\n\tat pay.go:7\n",
-		"--forward --limit 1": "2026-11-22T13:00:00.123+01:00 order 4711 paid\n",
-		"--forward --limit 2 --color always": "\x1b[2m2026-11-22T13:00:00.123+01:00\x1b[0m \x1b[36mapp=shop\x1b[0m          order 4711 paid\n" +
-			"\x1b[2m2026-11-22T13:00:01.123+01:00\x1b[0m \x1b[36mapp=\"a long name\"\x1b[0m \x1b[2m\x1b[32mgreen\x1b[0m\\x1b[2Jnot cleared\x1b[0m\n",
-		"--forward --labels all --limit 1": "2026-11-22T13:00:00.123+01:00 app=shop env=prod detected_level=info trace_id=7 order=4711 order 4711 paid\n",
-		"--forward --labels none":          "2026-11-22T13:00:00.123+01:00 order 4711 paid\n2026-11-22T13:00:01.123+01:00 green\\x1b[2Jnot cleared\n2026-11-22T13:00:02.123+01:00 timeout <é>\n\tat pay.go:7\n",
+		"--limit 2": "2026-11-22T13:00:02.123+01:00 app=pay            timeout <é>\n\tat pay.go:7\n" +
+			"2026-11-22T13:00:01.123+01:00 app=\"a long name\"  green\\x1b[2Jnot cleared\n",
+		"--forward": "2026-11-22T13:00:00.123+01:00 app=shop           order 4711 paid\n" +
+			"2026-11-22T13:00:01.123+01:00 app=\"a long name\"  green\\x1b[2Jnot cleared\n" +
+			"2026-11-22T13:00:02.123+01:00 app=pay            timeout <é>\n\tat pay.go:7\n",
+		"--forward --limit 1": "2026-11-22T13:00:00.123+01:00  order 4711 paid\n",
+		"--forward --limit 2 --color always": "\x1b[2m2026-11-22T13:00:00.123+01:00\x1b[0m \x1b[36mapp=shop\x1b[0m           order 4711 paid\n" +
+			"\x1b[2m2026-11-22T13:00:01.123+01:00\x1b[0m \x1b[36mapp=\"a long name\"\x1b[0m  \x1b[2m\x1b[32mgreen\x1b[0m\\x1b[2Jnot cleared\x1b[0m\n",
+		"--forward --labels all --limit 1": "2026-11-22T13:00:00.123+01:00 {app=\"shop\", env=\"prod\", detected_level=\"info\", trace_id=\"7\", order=\"4711\"}  order 4711 paid\n",
+		"--forward --labels none":          "2026-11-22T13:00:00.123+01:00  order 4711 paid\n2026-11-22T13:00:01.123+01:00  green\\x1b[2Jnot cleared\n2026-11-22T13:00:02.123+01:00  timeout <é>\n\tat pay.go:7\n",
 		"-o raw":                           "timeout <é>\n\tat pay.go:7\n\x1b[32mgreen\x1b[0m\x1b[2Jnot cleared\norder 4711 paid\n",
 		"-o json --limit 1":                `{"timestamp":"2026-11-22T12:00:02.123456789Z","labels":{"app":"pay","env":"prod"},"metadata":{"detected_level":"error"},"line":"timeout <é>\n\tat pay.go:7"}` + "\n",
 		"-o table": "" +
@@ -477,9 +477,9 @@ func TestQueryTerminal(t *testing.T) {
 		answer.Entry{Time: noon.UnixNano(), Line: "it works", Stream: stream},
 		answer.Entry{Time: noon.UnixNano() + 1, Line: "it fails", Stream: stream, Metadata: labelsOf("detected_level", "error")})
 	for _, c := range []struct{ flags, noColor, want string }{
-		{"--forward", "", "common labels: {app=\"shop\"}\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m it works\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m \x1b[31mit fails\x1b[0m\r\n"},
-		{"--forward", "1", "common labels: {app=\"shop\"}\r\n2026-11-22T12:00:00.123Z it works\r\n2026-11-22T12:00:00.123Z it fails\r\n"},
-		{"--forward --color always", "1", "common labels: {app=\"shop\"}\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m it works\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m \x1b[31mit fails\x1b[0m\r\n"},
+		{"--forward", "", "common labels: {app=\"shop\"}\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m  it works\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m  \x1b[31mit fails\x1b[0m\r\n"},
+		{"--forward", "1", "common labels: {app=\"shop\"}\r\n2026-11-22T12:00:00.123Z  it works\r\n2026-11-22T12:00:00.123Z  it fails\r\n"},
+		{"--forward --color always", "1", "common labels: {app=\"shop\"}\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m  it works\r\n\x1b[2m2026-11-22T12:00:00.123Z\x1b[0m  \x1b[31mit fails\x1b[0m\r\n"},
 		{"--limit 1 -o raw", "", "it fails\r\nthese are the newest 1; there may be more (--limit)\r\n"},
 		{"--limit 1 -o raw --forward", "", "it works\r\nthese are the oldest 1; there may be more (--limit)\r\n"},
 		{"--to 2026-11-22T11:30:00Z", "", "no lines from 2026-11-22T11:00:00Z to 2026-11-22T11:30:00Z\r\n"},
@@ -510,9 +510,10 @@ func TestQueryTerminal(t *testing.T) {
 	for width, want := range map[uint16]string{
 		130: "common labels: {env=\"prod\"}\r\n" +
 			"app=shop                      ▁▁▁▁▁▂▂▂▂▂▂▂▂▃▃▃▃▃▃▃▃▃▄▄▄▄▄▄▄▄▅▅▅▅▅▅▅▅▆▆▆▆▆▆▆▆▆▇▇▇▇▇▇▇▇█████   min 0  max 118  last 118\r\n" +
-			"app=payment-provider-adapter  ▁▁▁▁▁▂▂▂▂▂▂▂▂▃▃▃▃▃▃▃▃▃▄▄▄▄▄▄▄▄▅▅▅▅▅▅▅▅▆▆▆▆▆▆▆▆▆▇▇▇▇▇▇▇▇█████   min 0  max  59  last  59\r\n",
+			"app=payment-provider-adapter  ▁▁▁▁▁▂▂▂▂▂▂▂▂▃▃▃▃▃▃▃▃▃▄▄▄▄▄▄▄▄▅▅▅▅▅▅▅▅▆▆▆▆▆▆▆▆▆▇▇▇▇▇▇▇▇█████   min 0  max  59  last  59\r\n" +
+			strings.Repeat(" ", 30) + "11:00                                                   13:00\r\n",
 		20: "common labels: {env=\"prod\"}\r\napp=shop  ▂▃▄▅▆▆▇█  min 0  max 118  last 118\r\napp=pay…  ▂▃▄▅▆▆▇█  min 0  max  59  last  59\r\n",
-		60: "common labels: {env=\"prod\"}\r\napp=shop          ▁▂▂▃▃▄▄▅▅▆▆▆▇▇██  min 0  max 118  last 118\r\napp=payment-pro…  ▁▂▂▃▃▄▄▅▅▆▆▆▇▇██  min 0  max  59  last  59\r\n",
+		60: "common labels: {env=\"prod\"}\r\napp=shop          ▁▂▂▃▃▄▄▅▅▆▆▆▇▇██  min 0  max 118  last 118\r\napp=payment-pro…  ▁▂▂▃▃▄▄▅▅▆▆▆▇▇██  min 0  max  59  last  59\r\n                  11:00      13:00\r\n",
 	} {
 		got := onTerminal(t, width, append([]string{"query", "--color=never", "--url", f.URL}, append(strings.Fields(aroundNoon), "{}")...)...)
 		if got != want {

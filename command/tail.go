@@ -147,6 +147,9 @@ func (t *tailing) follow(ctx context.Context, start int64, limit int, known map[
 		if errors.Is(context.Cause(ctx), errSilent) {
 			err = errSilent
 		}
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the gateway hung up")
+		}
 		if closed := (websocket.CloseError{}); errors.As(err, &closed) {
 			err = fmt.Errorf("the gateway closed the connection: %s", cmp.Or(closed.Reason, closed.Code.String()))
 		}

@@ -228,12 +228,13 @@ func (l *Lines) add(e *answer.Entry) error {
 		l.addLine(e, false)
 	case Text:
 		l.text.add(paint(l.Color, dim, local(e.Time)))
-		if l.Labels == Differing {
+		switch l.Labels {
+		case Differing:
 			l.addColumns(e)
-		} else {
-			l.addPairs(e)
+		case All:
+			l.text.add(" ", paint(l.Color, cyan, answer.Labels(slices.Collect(l.shown(e))).String()))
 		}
-		l.text.add(" ")
+		l.text.add("  ")
 		l.addLine(e, true)
 	}
 	return nil
@@ -260,13 +261,6 @@ func (l *Lines) addColumns(e *answer.Entry) {
 			break
 		}
 		l.text.pad(begin, width)
-	}
-}
-
-func (l *Lines) addPairs(e *answer.Entry) {
-	for label := range l.shown(e) {
-		l.text.add(" ")
-		l.text.add(paint(l.Color, cyan, label.Name+"="+valueOf(label)))
 	}
 }
 

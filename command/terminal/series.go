@@ -188,6 +188,29 @@ func (s *Series) addChart(text *buffer, series []answer.Series) {
 		}
 		text.add("\n")
 	}
+	if nameWidth > 0 {
+		nameWidth += 2
+	}
+	if axis := s.axis(courseWidth); axis != "" {
+		text.add(strings.Repeat(" ", nameWidth), paint(s.Color, dim, axis), "\n")
+	}
+}
+
+// axis is the times of the first and the last column of a course, where the reader is; empty if it is too narrow.
+func (s *Series) axis(width int) string {
+	layout := "15:04:05"
+	switch span := time.Duration(s.Step * int64(s.Points-1)); {
+	case span >= 24*time.Hour:
+		layout = "01-02 15:04"
+	case span >= 10*time.Minute:
+		layout = "15:04"
+	}
+	first := time.Unix(0, s.Start).Format(layout)
+	last := time.Unix(0, s.Start+s.Step*int64(s.Points-1)).Format(layout)
+	if width < len(first)+1+len(last) {
+		return ""
+	}
+	return first + strings.Repeat(" ", width-len(first)-len(last)) + last
 }
 
 // narrowest is the least width of a name and of a course, however narrow the terminal.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/casteloig/logthra/command/answer"
 	"github.com/casteloig/logthra/shared/logs"
@@ -32,13 +33,13 @@ func TestLinesLearn(t *testing.T) {
 		want   string
 	}{
 		{Text, `
-1970-01-01T00:00:00.000Z a
-1970-01-01T00:00:00.000Z b
-1970-01-01T00:00:00.000Z                         env=test c
-1970-01-01T00:00:00.000Z __error__=JSONParserErr env=prod d
-1970-01-01T00:00:00.000Z                         env=staging                          e
-1970-01-01T00:00:00.000Z                                                              f
-1970-01-01T00:00:00.000Z                         env=longlonglonglonglonglonglonglonglonglong g
+1970-01-01T00:00:00.000Z  a
+1970-01-01T00:00:00.000Z  b
+1970-01-01T00:00:00.000Z                         env=test  c
+1970-01-01T00:00:00.000Z __error__=JSONParserErr env=prod  d
+1970-01-01T00:00:00.000Z                         env=staging                           e
+1970-01-01T00:00:00.000Z                                                               f
+1970-01-01T00:00:00.000Z                         env=longlonglonglonglonglonglonglonglonglong  g
 `},
 		{Table, `
 TIME                      LINE
@@ -90,7 +91,7 @@ func TestLinesColors(t *testing.T) {
 		if err := l.Write([]answer.Entry{c.entry}); err != nil {
 			t.Fatal(err)
 		}
-		if want := "\x1b[2m1970-01-01T00:00:00.000Z\x1b[0m " + c.want + "\n"; out.String() != want {
+		if want := "\x1b[2m1970-01-01T00:00:00.000Z\x1b[0m  " + c.want + "\n"; out.String() != want {
 			t.Errorf("%+v: got %q, want %q", c.entry, out.String(), want)
 		}
 	}
@@ -157,6 +158,26 @@ func TestCourse(t *testing.T) {
 		s := Series{Start: 1000, Step: 10, Points: max(c.width, len(c.points))}
 		if got := s.course(c.points, c.width); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.points, got, c.want)
+		}
+	}
+}
+
+func TestAxis(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	for _, c := range []struct {
+		step  time.Duration
+		width int
+		want  string
+	}{
+		{time.Second, 20, "12:00:00    12:01:00"},
+		{time.Minute, 20, "12:00          13:00"},
+		{time.Minute, 11, "12:00 13:00"},
+		{time.Minute, 10, ""},
+		{time.Hour, 30, "11-22 12:00        11-25 00:00"},
+	} {
+		s := Series{Start: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano(), Step: int64(c.step), Points: 61}
+		if got := s.axis(c.width); got != c.want {
+			t.Errorf("%s, %d columns: got %q, want %q", c.step, c.width, got, c.want)
 		}
 	}
 }
