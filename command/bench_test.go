@@ -32,7 +32,7 @@ func TestBench(t *testing.T) {
 					r.Latency.P50 <= 0 || r.Latency.Max < r.Latency.P99 || len(r.Processes) < 1 || r.Processes[0].RSSBytes == 0 || r.Processes[0].Name != "here" {
 					t.Errorf("the report is %+v", r)
 				}
-				got, err := query(l.at["clickhouse-http"], fmt.Sprintf(`SELECT concat(toString(count()), ' ', toString(uniqExact(tenant_id)), ' ', toString(uniqExact(stream_id)), ' ', toString(uniqExact(timestamp)))
+				got, err := sqlQuery(l.at["clickhouse-http"], fmt.Sprintf(`SELECT concat(toString(count()), ' ', toString(uniqExact(tenant_id)), ' ', toString(uniqExact(stream_id)), ' ', toString(uniqExact(timestamp)))
 					FROM logs.log WHERE position(stream, '"%s"') > 0`, r.Run))
 				if err != nil || strings.TrimSpace(got) != "1003 2 14 1003" {
 					t.Errorf("rows, tenants, streams and times are %s, %v", got, err)
@@ -61,7 +61,7 @@ func TestBenchOfFilesAtARate(t *testing.T) {
 	if after, ok := strings.CutPrefix(stdout[strings.Index(stdout, "answered"):], "answered"); !ok || !strings.HasPrefix(strings.TrimSpace(after), "after 5") {
 		t.Errorf("at 100 lines a second the sixth push of 10 is sent after half a second:\n%s", stdout)
 	}
-	if got, err := query(l.at["clickhouse-http"], "SELECT arrayStringConcat(arraySort(groupUniqArray(msg)), ',') FROM logs.log"); err != nil || strings.TrimSpace(got) != "first line,second line,third" {
+	if got, err := sqlQuery(l.at["clickhouse-http"], "SELECT arrayStringConcat(arraySort(groupUniqArray(msg)), ',') FROM logs.log"); err != nil || strings.TrimSpace(got) != "first line,second line,third" {
 		t.Errorf("the lines are %s", got)
 	}
 }

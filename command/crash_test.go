@@ -70,7 +70,7 @@ func TestKillClickHouse(t *testing.T) {
 		}
 		load.more(30)
 		l.eventually("ClickHouse is back", func() bool {
-			_, err := query(l.at["clickhouse-http"], "SELECT 1")
+			_, err := sqlQuery(l.at["clickhouse-http"], "SELECT 1")
 			return err == nil
 		})
 	}
@@ -190,7 +190,7 @@ func TestStartWithoutClickHouse(t *testing.T) {
 	}
 	begin(t, nil, "clickhouse", "--data-dir", t.TempDir(), "--clickhouse-listen", native, "--clickhouse-http-listen", web)
 	l.eventually("landed", func() bool {
-		count, err := query(web, "SELECT count() FROM logs.log WHERE tenant_id = 'early'")
+		count, err := sqlQuery(web, "SELECT count() FROM logs.log WHERE tenant_id = 'early'")
 		return err == nil && strings.TrimSpace(count) == "2"
 	})
 	l.ready()

@@ -278,8 +278,8 @@ func flush(t *testing.T, ingester string) {
 	}
 }
 
-// query asks ClickHouse over HTTP.
-func query(address, sql string) (string, error) {
+// sqlQuery asks ClickHouse over HTTP.
+func sqlQuery(address, sql string) (string, error) {
 	request, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(sql))
 	if err != nil {
 		return "", err
@@ -305,7 +305,7 @@ func (r *refusedQueryError) Error() string { return r.text }
 func mustQuery(t *testing.T, address, sql string) string {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		text, err := query(address, sql)
+		text, err := sqlQuery(address, sql)
 		if err == nil {
 			return text
 		}
