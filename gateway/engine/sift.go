@@ -188,12 +188,15 @@ func (f *sift) linePattern(op logql.LineOp, p logql.LinePattern) (holds string, 
 	}
 	switch op {
 	case logql.LineContains, logql.LineNotContains:
-		return "position(msg, " + f.s.text(p.Value) + ") > 0", nil, true
+		return "msg LIKE " + f.s.text("%"+wildcards.Replace(p.Value)+"%"), nil, true
 	case logql.LineMatches, logql.LineNotMatches:
 		return f.match("msg", p.Value, false)
 	}
 	return "", nil, false
 }
+
+// wildcards are characters that LIKE does not take as they are. It is LIKE, since an index that somebody adds serves that.
+var wildcards = strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`)
 
 // maxProgram is the longest regular expression, as written, that ClickHouse is asked to look for: it refuses what takes too much memory.
 const maxProgram = 500
@@ -278,12 +281,16 @@ func (f *sift) original(name string) value {
 	if len(ids) == len(f.streams) {
 		return value{sql: ofStream, known: true, ofStreams: true}
 	}
-	if name == pipeline.LevelLabel || strings.HasPrefix(name, "_") || strings.HasSuffix(name, "_extracted") || f.unknown {
+	isLevel := name == pipeline.LevelLabel
+	if strings.HasPrefix(name, "_") || strings.HasSuffix(name, "_extracted") || f.unknown && !isLevel {
 		return value{}
 	}
 	v := value{known: true, sure: []string{f.isOneKey(name)}}
 	v.sql = "metadata[" + f.s.text(name) + "]"
-	if f.json {
+	switch {
+	case isLevel: // every entry has it
+		v.sql = "if(mapContains(metadata, " + f.s.text(name) + "), " + v.sql + ", " + f.s.level(f.streams) + ")"
+	case f.json:
 		line := f.ofJSON(name)
 		v.sql = "if(mapContains(metadata, " + f.s.text(name) + "), " + v.sql + ", " + line.sql + ")"
 		v.sure = append(v.sure, line.sure...)

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxJSONDepth is how deep objects and arrays of a line may nest; that of the line itself is 1.
-const MaxJSONDepth = 128
+// MaxJSONDepth is how deep objects and arrays of a line may nest; that of the line itself is 1. It is no less than what ClickHouse reads.
+const MaxJSONDepth = 1024
 
 const maxKeptFields = 1024 // fields whose memory is kept for the next entry
 
