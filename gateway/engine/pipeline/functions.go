@@ -417,14 +417,17 @@ func (r *templateRun) regexp(expression string) *regexp.Regexp {
 	return re
 }
 
+// regexpWork is how much more work a byte is for a regular expression.
+const regexpWork = 8
+
 func (r *templateRun) count(expression, s string) int {
-	r.charge(len(s))
+	r.charge(len(s) * regexpWork)
 	return len(r.regexp(expression).FindAllStringIndex(s, -1))
 }
 
 func (r *templateRun) regexReplaceAll(expression, s, with string) string {
 	re := r.regexp(expression)
-	r.charge(len(s))
+	r.charge(len(s) * regexpWork)
 	matches := len(re.FindAllStringIndex(s, -1))
 	r.room(len(s)*(1+strings.Count(with, "$")) + matches*len(with))
 	return r.text(re.ReplaceAllString(s, with))
@@ -432,7 +435,7 @@ func (r *templateRun) regexReplaceAll(expression, s, with string) string {
 
 func (r *templateRun) regexReplaceAllLiteral(expression, s, with string) string {
 	re := r.regexp(expression)
-	r.charge(len(s))
+	r.charge(len(s) * regexpWork)
 	matches := len(re.FindAllStringIndex(s, -1))
 	r.room(len(s) + matches*len(with))
 	return re.ReplaceAllLiteralString(s, with)

@@ -63,10 +63,13 @@ func flatten(line []byte) (labels map[string]string, ok bool) {
 		if len(name) > 0 && isDigit(name[0]) {
 			name = "_" + name
 		}
+		if name == "" || len(name) > maxJSONName {
+			continue
+		}
 		if isReserved(name) {
 			name += extracted
 		}
-		if _, ok := labels[name]; !ok && name != "" {
+		if _, ok := labels[name]; !ok {
 			labels[name] = fmt.Sprint(token)
 		}
 	}

@@ -11,7 +11,10 @@ import (
 // MaxJSONDepth is how deep objects and arrays of a line may nest; that of the line itself is 1. It is no less than what ClickHouse reads.
 const MaxJSONDepth = 1024
 
-const maxKeptFields = 1024 // fields whose memory is kept for the next entry
+const (
+	maxJSONName   = 1024 // bytes of the name of a label
+	maxKeptFields = 1024 // fields whose memory is kept for the next entry
+)
 
 // jsonParser is | json: it makes labels of all scalars of a line.
 //
@@ -23,7 +26,8 @@ const maxKeptFields = 1024 // fields whose memory is kept for the next entry
 //
 // The label of a scalar has the names of the objects around it before its own, with _ between them; white space around each name is not
 // part of it, and names that are then empty are left out. A string is its text, without escapes, and with U+FFFD for each byte that is not UTF-8 and each
-// half of a surrogate; a number is as it is written; true and false are these words. null and arrays give no label.
+// half of a surrogate; a number is as it is written; true and false are these words. null and arrays give no label, and what would have a name of more
+// than maxJSONName bytes does not, either: one long name around many members would else take memory without bound.
 type jsonParser struct{ scanner jsonScanner }
 
 func (p *jsonParser) process(e *entry) bool {
@@ -206,7 +210,7 @@ func (s *jsonScanner) scalar(c byte, name []byte, isInLine bool) bool {
 		s.push(name)
 		label, isInLine = view(s.path), false
 	}
-	if label != "" && s.need.label(label) {
+	if label != "" && len(label) <= maxJSONName && s.need.label(label) {
 		if !isInLine {
 			label = s.labels.hold(label)
 		}

@@ -148,7 +148,7 @@ func TestLineFilters(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	const broken = `app="x" meta~"m" __error__:"JSONParserErr"`
-	deep := strings.Repeat(`{"a":`, MaxJSONDepth) + "1" + strings.Repeat("}", MaxJSONDepth)
+	deep := strings.Repeat(`{"":`, MaxJSONDepth-1) + `{"a":1}` + strings.Repeat("}", MaxJSONDepth-1)
 	var cases []stageCase
 	for _, c := range [][2]string{
 		{`{"a":1,"b":"x"}`, `a:"1" b:"x"`},
@@ -170,7 +170,8 @@ func TestJSON(t *testing.T) {
 		{`{"a":0,"b":-0,"c":1E5,"d":123456789012345678901234567890}`, `a:"0" b:"-0" c:"1E5" d:"123456789012345678901234567890"`},
 		{`{"a":[],"b":[[]],"c":[{}]}`, ``},
 		{"{\"a\":\"\x7f\"}", `a:"\x7f"`},
-		{deep, strings.Repeat("a_", MaxJSONDepth-1) + `a:"1"`},
+		{`{"` + strings.Repeat("n", maxJSONName) + `":1,"` + strings.Repeat("n", maxJSONName+1) + `":2,"a":{"` + strings.Repeat("m", maxJSONName-1) + `":3,"b":4}}`, `a_b:"4" ` + strings.Repeat("n", maxJSONName) + `:"1"`},
+		{deep, `a:"1"`},
 	} {
 		want := `app="x" meta~"m" ` + c[1]
 		cases = append(cases, stageCase{stages: "| json", line: c[0], want: strings.TrimSpace(want), stream: "app=x", metadata: "meta=m"})

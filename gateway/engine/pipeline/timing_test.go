@@ -137,6 +137,7 @@ func TestNastyLines(t *testing.T) {
 	for i := 0; keys.Len() < n; i++ {
 		fmt.Fprintf(&keys, `,"k%d":1`, i)
 	}
+	half := keys.String()[:n/2]
 	lines := map[string]string{
 		"nothing":       "",
 		"a":             repeat("a"),
@@ -144,6 +145,7 @@ func TestNastyLines(t *testing.T) {
 		"deep arrays":   repeat(`[`),
 		"wide":          `{"a":1` + keys.String() + `}`,
 		"nested wide":   `{"a":{"b":1` + keys.String() + `}}`,
+		"long and wide": `{"` + strings.Repeat("n", n/2) + `":{"b":1` + half[:strings.LastIndex(half, ",")] + `}}`,
 		"names":         "{" + strings.TrimSuffix(repeat(`"é":1,`), ",") + "}",
 		"long name":     `{"` + repeat("é") + `":1}`,
 		"long names":    strings.Repeat(`{"`+strings.Repeat("n", n/130)+`":`, 120) + "1" + strings.Repeat("}", 120),
