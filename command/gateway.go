@@ -16,6 +16,9 @@ import (
 
 	"github.com/casteloig/logthra/gateway"
 	"github.com/casteloig/logthra/gateway/decode"
+	"github.com/casteloig/logthra/gateway/engine"
+	"github.com/casteloig/logthra/gateway/engine/cut"
+	"github.com/casteloig/logthra/gateway/query"
 	"github.com/casteloig/logthra/gateway/syslog"
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/certs"
@@ -25,7 +28,9 @@ import (
 )
 
 // startGateway starts a gateway on the WAL.
-func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tracer trace.Tracer, w *wal.WAL) error {
+func (p *process) startGateway(
+	cfg config.Gateway, queries config.Query, rows config.Rows, drainDelay time.Duration, tracer trace.Tracer, w *wal.WAL,
+) error {
 	registry := telemetry.Registry(p.env.version)
 	directory, err := p.tenants(cfg, registry)
 	if err != nil {
@@ -40,6 +45,11 @@ func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tra
 		return err
 	}
 	p.onStop(func(context.Context) { presence.Close() })
+	answering, err := p.startQueries(queries, rows, w, registry)
+	if err != nil {
+		return err
+	}
+	_, concurrency := queries.Concurrency()
 	g := gateway.New(gateway.Config{
 		Limits:           decode.Limits{MaxLineBytes: int(cfg.MaxLineBytes), MaxPushBytes: int(cfg.MaxPushBytes)},
 		MaxInflightBytes: int64(cfg.MaxInflightBytes),
@@ -48,6 +58,11 @@ func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tra
 		DefaultTenant:    cfg.DefaultTenant,
 		Live:             presence.Live,
 		Tracer:           tracer,
+		Query:            answering,
+		QueryLimits: tenant.QueryLimits{
+			Timeout: queries.QueryTimeout, MaxEntries: queries.QueryMaxEntries, MaxRange: queries.QueryMaxRange, MaxSeries: queries.QueryMaxSeries,
+			MaxBytes: int64(queries.QueryMaxBytes), MaxMemory: int64(queries.QueryMaxMemory), Concurrency: concurrency, MaxTails: queries.TailMaxConns,
+		},
 	}, w, gateway.NewMetrics(registry, cfg.MetricsTenants), p.log)
 
 	web, err := listen("--http-listen", cfg.HTTPListen)
@@ -76,6 +91,7 @@ func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tra
 		}
 		stops = append(stops, stop)
 	}
+	stops = append(stops, func(context.Context) { answering.Close() }) // a server does not end WebSockets
 	p.onStop(together(stops...))
 	p.onStop(func(ctx context.Context) {
 		g.Drain()
@@ -86,6 +102,26 @@ func (p *process) startGateway(cfg config.Gateway, drainDelay time.Duration, tra
 		}
 	})
 	return nil
+}
+
+// startQueries starts what answers queries. Without a ClickHouse to ask, it says so to whoever asks.
+func (p *process) startQueries(cfg config.Query, rows config.Rows, w *wal.WAL, registry prometheus.Registerer) (*query.API, error) {
+	concurrency, _ := cfg.Concurrency()
+	answering := query.Config{Concurrency: concurrency, MaxQueued: cfg.QueryMaxQueued, Version: p.env.version}
+	if rows.ClickHouseDSN != "" {
+		s, err := p.openStore(config.ClickHouse{Rows: rows, InsertQuorum: "auto"}, concurrency)
+		if err != nil {
+			return nil, err
+		}
+		cutter, err := cut.New(p.env.ctx, w, p.log)
+		if err != nil {
+			return nil, fmt.Errorf("what is not in ClickHouse yet can't be read: %w", err)
+		}
+		p.onStop(func(context.Context) { cutter.Close() })
+		registry.MustRegister(cutter)
+		answering.Engine = engine.New(engine.Config{Store: s, Cut: cutter, WAL: w, Log: p.log})
+	}
+	return query.New(answering, query.NewMetrics(registry), p.log), nil
 }
 
 // tenants returns who may push: nil where anybody may, of which it warns.
@@ -100,7 +136,7 @@ func (p *process) tenants(cfg config.Gateway, registry prometheus.Registerer) (f
 	}
 	for _, address := range []string{cfg.HTTPListen, cfg.GRPCListen} {
 		if !isLoopback(address) {
-			p.log.Warn("whoever reaches this gateway may push as any tenant; --tenants-file says who may", "listen", address)
+			p.log.Warn("whoever reaches this gateway may push and read as any tenant; --tenants-file says who may", "listen", address)
 		}
 	}
 	return func() *tenant.Directory { return nil }, nil

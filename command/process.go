@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -277,9 +279,9 @@ func (p *process) openWAL(name string, cfg config.WAL) (*wal.WAL, error) {
 }
 
 // openStore opens ClickHouse, which need not be there yet.
-func (p *process) openStore(cfg config.ClickHouse) (*store.Store, error) {
+func (p *process) openStore(cfg config.ClickHouse, connections int) (*store.Store, error) {
 	s, err := store.Open(store.Config{
-		DSN: cfg.ClickHouseDSN, Connections: wal.MaxShards, Cluster: cfg.ClickHouseCluster, Quorum: cfg.InsertQuorum,
+		DSN: cfg.ClickHouseDSN, Connections: connections, Cluster: cfg.ClickHouseCluster, Quorum: cfg.InsertQuorum,
 	}, p.log.With("engine", "clickhouse"))
 	if err != nil {
 		return nil, err
@@ -327,7 +329,7 @@ func (p *process) startIngester(
 	part := drain.DrainTimeout / 3
 	registry := telemetry.Registry(p.env.version)
 	in := ingester.New(ingester.Config{
-		ID: processID(), GRPC: rpc.Addr().String(),
+		ID: processID(), GRPC: p.reachedAt(rpc.Addr()),
 		FlushInterval: cfg.FlushInterval, FlushRows: cfg.FlushRows, FlushBytes: int(cfg.FlushBytes),
 		BufferBytes: int64(cfg.BufferBytes), ReplayWindow: cfg.ReplayWindow, OwnerTimeout: cfg.OwnerTimeout,
 		DrainTimeout: part, Tracer: tracer,
@@ -364,6 +366,35 @@ func (p *process) startIngester(
 		<-done
 	})
 	return reached, nil
+}
+
+// reachedAt is where the other processes reach an address that is listened on: of one that stands for all of this machine, the one towards NATS,
+// which all of them use.
+func (p *process) reachedAt(address net.Addr) string {
+	listened, ok := address.(*net.TCPAddr)
+	if !ok || !listened.IP.IsUnspecified() {
+		return address.String()
+	}
+	towards, _, _ := strings.Cut(p.natsName, ",")
+	if _, _, err := net.SplitHostPort(towards); err != nil {
+		towards = net.JoinHostPort(strings.Trim(towards, "[]"), strconv.Itoa(nats.DefaultPort))
+	}
+	conn, err := net.Dial("udp", towards) //nolint:noctx // it sends nothing, and waits for a name at most
+	if err != nil {
+		return address.String() // gateways read the WAL instead
+	}
+	defer conn.Close()
+	host, _, _ := net.SplitHostPort(conn.LocalAddr().String())
+	return net.JoinHostPort(host, strconv.Itoa(listened.Port))
+}
+
+// reachedAt is where others reach a server that listens on an address: one that listens on all addresses of this machine, at its host.
+func reachedAt(address, host string) string {
+	name, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || !net.ParseIP(name).IsUnspecified() {
+		return address
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // await waits for something that a start needs, unless the process is told to end or a part of it fails first.

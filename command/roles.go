@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/casteloig/logthra/shared/config"
+	"github.com/casteloig/logthra/shared/wal"
 )
 
 // readyTimeout bounds how long a role looks when it is asked whether it is ready.
@@ -26,6 +28,7 @@ type runCommand struct {
 	config.ClickHouseServer `embed:"" group:"Engines:"`
 	config.WAL              `embed:"" group:"WAL:"`
 	config.Gateway          `embed:"" group:"Gateway:"`
+	config.Query            `embed:"" group:"Query:"`
 	config.Ingester         `embed:"" group:"Ingester:"`
 	config.GatewayDrain     `embed:""`
 	config.Telemetry        `embed:"" group:"Telemetry:"`
@@ -68,7 +71,7 @@ func (c *runCommand) start(p *process) error {
 	if err != nil {
 		return err
 	}
-	s, err := p.openStore(clickhouse)
+	s, err := p.openStore(clickhouse, wal.MaxShards)
 	if err != nil {
 		return err
 	}
@@ -81,7 +84,7 @@ func (c *runCommand) start(p *process) error {
 	if w, err = p.openWAL("gateway", c.WAL); err != nil {
 		return err
 	}
-	if err := p.startGateway(c.Gateway, c.DrainDelay, tracer, w); err != nil {
+	if err := p.startGateway(c.Gateway, c.Query, clickhouse.Rows, c.DrainDelay, tracer, w); err != nil {
 		return err
 	}
 	if err := p.writeAddresses(c.DataDir); err != nil {
@@ -116,27 +119,40 @@ func (c *runCommand) reserve() error {
 func welcome(at map[string]string, cfg config.Gateway, flush time.Duration) string {
 	const line = `{"streams":[{"stream":{"app":"hello"},"values":[["","it works"]]}]}` // an empty time is now
 	var b strings.Builder
-	web, who, where := "http://"+local(at["http"]), "tenant-id: demo", "WHERE tenant_id = 'demo' "
+	web, who, flags, where := "http://"+local(at["http"]), "tenant-id: demo", "--tenant demo", "WHERE tenant_id = 'demo' "
 	if cfg.TLSCertFile != "" {
 		web = "https://" + local(at["http"])
 	}
 	if cfg.TenantsFile != "" {
-		who, where = "Authorization: Bearer TOKEN", ""
+		who, flags, where = "Authorization: Bearer TOKEN", "--token TOKEN", ""
+	}
+	if web != "http://127.0.0.1:3100" {
+		flags += " --url " + web
 	}
 	sql := "SELECT timestamp, labels['app'] AS app, msg FROM logs.log " + where + "ORDER BY timestamp DESC LIMIT 10"
 	b.WriteString("\nLogthra is ready.\n\n")
 	fmt.Fprintf(&b, "  Push    %s, as to Loki, OpenTelemetry, Elasticsearch or Splunk\n          %s, gRPC\n", web, local(at["grpc"]))
 	query := at["clickhouse-http"]
+	fmt.Fprintf(&b, "  Query   %s, as Loki: Grafana's data source, logcli\n", web)
 	if query != "" {
-		fmt.Fprintf(&b, "  Query   http://%s, SQL over HTTP\n          %s, ClickHouse's native protocol\n", local(query), local(at["clickhouse"]))
+		fmt.Fprintf(&b, "          http://%s, SQL over HTTP\n          %s, ClickHouse's native protocol\n", local(query), local(at["clickhouse"]))
 	}
 	fmt.Fprintf(&b, "\nPush a line:\n\n  curl -i %s/api/push -H '%s' -d '%s'\n\n", web, who, line)
+	fmt.Fprintf(&b, "See it:\n\n  %s query %s '{app=\"hello\"}'\n\n", self(), flags)
 	if query != "" {
-		fmt.Fprintf(&b, "See it, once it is flushed (%s at most):\n\n  curl http://%s -d \"%s FORMAT PrettyCompact\"\n\n", short(flush), local(query), sql)
+		fmt.Fprintf(&b, "or with SQL, once it is flushed (%s at most):\n\n  curl http://%s -d \"%s FORMAT PrettyCompact\"\n\n", short(flush), local(query), sql)
 	} else {
-		fmt.Fprintf(&b, "See it in your ClickHouse, once it is flushed (%s at most):\n\n  %s\n\n", short(flush), sql)
+		fmt.Fprintf(&b, "or with SQL in your ClickHouse, once it is flushed (%s at most):\n\n  %s\n\n", short(flush), sql)
 	}
 	return b.String()
+}
+
+// self is how this program was run, and can be again.
+func self() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ."
+	}
+	return os.Args[0]
 }
 
 // local is where an address that is listened on is reached from this machine.
@@ -150,8 +166,10 @@ func local(address string) string {
 
 type gatewayCommand struct {
 	config.NATS         `embed:"" group:"Engines:"`
+	config.Rows         `embed:"" group:"Engines:"`
 	config.WAL          `embed:"" group:"WAL:"`
 	config.Gateway      `embed:"" group:"Gateway:"`
+	config.Query        `embed:"" group:"Query:"`
 	config.GatewayDrain `embed:""`
 	config.Telemetry    `embed:"" group:"Telemetry:"`
 }
@@ -173,7 +191,12 @@ func (c *gatewayCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		if err := p.startGateway(c.Gateway, c.DrainDelay, tracer, w); err != nil {
+		if c.ClickHouseDSN != "" {
+			if err := p.useClickHouse(c.ClickHouseDSN); err != nil {
+				return err
+			}
+		}
+		if err := p.startGateway(c.Gateway, c.Query, c.Rows, c.DrainDelay, tracer, w); err != nil {
 			return err
 		}
 		p.ready()
@@ -210,7 +233,7 @@ func (c *ingesterCommand) Run(env *environment) error {
 		if err != nil {
 			return err
 		}
-		s, err := p.openStore(c.ClickHouse)
+		s, err := p.openStore(c.ClickHouse, wal.MaxShards)
 		if err != nil {
 			return err
 		}

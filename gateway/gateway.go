@@ -17,6 +17,7 @@ import (
 
 	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/gateway/limit"
+	"github.com/casteloig/logthra/gateway/query"
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
 	"github.com/casteloig/logthra/shared/wal"
@@ -36,6 +37,11 @@ type Config struct {
 	Live func() int
 	// Tracer makes spans of pushes. nil: there are none.
 	Tracer trace.Tracer
+
+	// Query answers queries. nil: there are no endpoints for them.
+	Query *query.API
+	// QueryLimits are those of a tenant of which the tenants say nothing else.
+	QueryLimits tenant.QueryLimits
 }
 
 // Gateway takes pushes. Its HTTP side is Handler, its gRPC side RegisterPush.

@@ -21,7 +21,7 @@ import (
 // readyTimeout bounds how long /ready looks.
 const readyTimeout = 2 * time.Second
 
-// Handler is the gateway's HTTP: pushes in every protocol, /api/health, /ready and /metrics.
+// Handler is the gateway's HTTP: pushes in every protocol, queries, /api/health, /ready and /metrics.
 func (g *Gateway) Handler(metrics prometheus.Gatherer) http.Handler {
 	e := echo.New()
 	e.HTTPErrorHandler = g.answerError
@@ -44,6 +44,9 @@ func (g *Gateway) Handler(metrics prometheus.Gatherer) http.Handler {
 	g.routeElastic(e)
 	g.routeSplunk(e)
 	g.routeJSONLine(e)
+	if g.cfg.Query != nil {
+		g.cfg.Query.Route(e, g.identifyCaller)
+	}
 	e.GET("/api/health", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
 	e.GET("/ready", g.ready)
 	e.GET("/metrics", echo.WrapHandler(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{})))

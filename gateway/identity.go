@@ -14,6 +14,7 @@ import (
 
 	"github.com/casteloig/logthra/gateway/decode"
 	"github.com/casteloig/logthra/gateway/limit"
+	"github.com/casteloig/logthra/gateway/query"
 	"github.com/casteloig/logthra/gateway/tenant"
 	"github.com/casteloig/logthra/shared/logs"
 	"github.com/casteloig/logthra/shared/telemetry"
@@ -107,4 +108,21 @@ func (g *Gateway) identify(protocol string, c claims) (origin, error) {
 	}
 	from.tenant, from.limits = name, g.limiter.Of(name, directory.Limits(name))
 	return from, nil
+}
+
+// identifyCaller finds out who asks, which is as it is with pushes, and within which limits.
+func (g *Gateway) identifyCaller(r *http.Request) (query.Caller, error) {
+	c := httpClaims(r)
+	if strings.Contains(c.tenantID+c.scopeOrgID, "|") {
+		return query.Caller{}, &decode.Error{Reason: "several tenants (a|b) can't be asked at once: name one in X-Scope-OrgID"}
+	}
+	from, err := g.identify("query", c)
+	if err != nil {
+		return query.Caller{}, err
+	}
+	limits := g.cfg.QueryLimits
+	if directory := g.cfg.Tenants(); directory != nil {
+		limits = directory.QueryLimits(from.tenant, limits)
+	}
+	return query.Caller{Tenant: from.tenant, Limits: limits}, nil
 }
