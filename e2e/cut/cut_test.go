@@ -28,7 +28,7 @@ const (
 	api = `{"app":"api","env":"prod"}`
 	db  = `{"app":"db","env":"dev"}`
 
-	fallbacks = "logthra_gateway_cut_fallbacks_total"
+	fallbacks = "logthra_query_cut_fallbacks_total"
 )
 
 func TestWhileItIsGathered(t *testing.T) {

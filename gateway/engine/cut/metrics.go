@@ -15,7 +15,6 @@ const (
 
 type metrics struct {
 	seconds    prometheus.Histogram
-	entries    prometheus.Counter
 	fallbacks  *prometheus.CounterVec
 	incomplete prometheus.Counter
 }
@@ -23,19 +22,16 @@ type metrics struct {
 func newMetrics() *metrics {
 	m := &metrics{
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "logthra_gateway_cut_duration_seconds", Help: "Time in which a query found out what is not in ClickHouse yet.",
+			Name: "logthra_query_cut_duration_seconds", Help: "Time in which a query found out what is not in ClickHouse yet.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
-		entries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "logthra_gateway_cut_entries_total", Help: "Entries that queries were given although they were not in ClickHouse yet.",
-		}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "logthra_gateway_cut_fallbacks_total",
+			Name: "logthra_query_cut_fallbacks_total",
 			Help: "Shards that were read from the WAL for a query, as their owner could not be asked, by reason: no_owner (it is being " +
 				"handed over), unreachable (its owner did not answer), refused (it is none any more).",
 		}, []string{"reason"}),
 		incomplete: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "logthra_gateway_cut_incomplete_total", Help: "Times that a query was answered without some of the lines that are not in ClickHouse yet, and with a warning of it.",
+			Name: "logthra_query_cut_incomplete_total", Help: "Times that a query was answered without some of the lines that are not in ClickHouse yet, and with a warning of it.",
 		}),
 	}
 	for _, reason := range []string{fallbackNoOwner, fallbackUnreachable, fallbackRefused} {
@@ -46,14 +42,13 @@ func newMetrics() *metrics {
 
 func (m *metrics) made(c *Cut, took time.Duration) {
 	m.seconds.Observe(took.Seconds())
-	m.entries.Add(float64(len(c.Entries)))
 	if len(c.Warnings) > 0 {
 		m.incomplete.Inc()
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.seconds, m.entries, m.fallbacks, m.incomplete}
+	return []prometheus.Collector{m.seconds, m.fallbacks, m.incomplete}
 }
 
 // Describe implements prometheus.Collector.
