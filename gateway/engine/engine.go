@@ -124,6 +124,8 @@ type Config struct {
 type Engine struct {
 	cfg  Config
 	hubs hubs
+
+	asked func(*statement) // for tests: told of every statement
 }
 
 // New returns an Engine.

@@ -272,7 +272,7 @@ func (e *Engine) lookUp(ctx context.Context, s Scope, width int, expressions fun
 
 // unflushed makes a cut of the entries of a scope, for their labels, times and lengths. An answer about streams has no place for warnings.
 func (e *Engine) unflushed(ctx context.Context, s Scope) (*cut.Cut, error) {
-	c, err := e.makeCut(ctx, s, nil, true, &Stats{})
+	c, err := e.makeCut(ctx, s, cut.Request{OmitLines: true}, nil, &Stats{})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -29,7 +30,7 @@ func (e *Engine) Logs(ctx context.Context, q Query, expr *logql.LogExpr) (*Logs,
 	q.Limits = q.Limits.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, q.Limits.Timeout)
 	defer cancel()
-	l, err := e.newLogQuery(ctx, q, expr)
+	l, err := e.newLogQuery(q, expr)
 	if err != nil {
 		return nil, err
 	}
@@ -56,28 +57,24 @@ type logQuery struct {
 	last    map[string]int64 // with an interval: the time of the last entry of each set of labels
 }
 
-func (e *Engine) newLogQuery(ctx context.Context, q Query, expr *logql.LogExpr) (*logQuery, error) {
+func (e *Engine) newLogQuery(q Query, expr *logql.LogExpr) (*logQuery, error) {
 	l := &logQuery{e: e, q: q, expr: expr, last: map[string]int64{}}
 	l.top.forward = q.Forward
 	var err error
 	if l.lines, err = newLiner(expr.Stages, q.WithLevel, &l.answer.Stats); err != nil {
 		return nil, err
 	}
-	scope := Scope{Tenant: q.Tenant, Limits: q.Limits, Start: q.Start, End: q.End, Matchers: expr.Matchers}
-	if l.cut, err = e.makeCut(ctx, scope, expr.Stages, false, &l.answer.Stats); err != nil {
-		return nil, err
-	}
-	l.answer.Warnings = l.cut.Warnings
-	l.streams, err = e.streams(ctx, scope, l.cut, &l.answer.Stats)
-	return l, err
+	return l, nil
 }
 
 // makeCut makes the cut of a query.
-func (e *Engine) makeCut(ctx context.Context, s Scope, stages []logql.Stage, omitLines bool, stats *Stats) (*cut.Cut, error) {
-	c, err := e.cfg.Cut.Cut(ctx, cut.Request{
-		Tenant: s.Tenant, Matchers: s.Matchers, Start: s.Start, End: s.End,
-		OmitLines: omitLines, Contains: contains(stages), MaxBytes: s.Limits.MaxMemory,
-	})
+func (e *Engine) makeCut(ctx context.Context, s Scope, r cut.Request, stages []logql.Stage, stats *Stats) (*cut.Cut, error) {
+	r.Tenant, r.Matchers, r.Start, r.End = s.Tenant, s.Matchers, s.Start, s.End
+	r.Contains, r.MaxBytes = contains(stages), s.Limits.MaxMemory
+	c, err := e.cfg.Cut.Cut(ctx, r)
+	if tooLarge, ok := errors.AsType[*cut.TooLargeError](err); ok {
+		return nil, &Error{tooLarge.Error()}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +82,46 @@ func (e *Engine) makeCut(ctx context.Context, s Scope, stages []logql.Stage, omi
 	return c, nil
 }
 
-// run reads slice after slice until there are enough entries.
+// cutLimit is of how many entries a cut is made at least: few of them may be left of the pipeline.
+const cutLimit = 1000
+
+// run makes cuts, from the near end on, until there are enough entries. Where little is not in ClickHouse yet, the first is of all the time.
 func (l *logQuery) run(ctx context.Context) error {
+	for start, end := l.q.Start, l.q.End; start < end && len(l.answer.Entries) < l.q.Limit; {
+		limit := max(l.q.Limit-len(l.answer.Entries), cutLimit)
+		if err := l.prepare(ctx, start, end, cut.Request{Limit: limit, Forward: l.q.Forward}); err != nil {
+			return err
+		}
+		if err := l.slices(ctx, l.cut.Start, l.cut.End); err != nil {
+			return err
+		}
+		if l.q.Forward {
+			start = l.cut.End
+		} else {
+			end = l.cut.Start
+		}
+	}
+	return nil
+}
+
+// prepare makes a cut, and looks for the streams that have entries in its time.
+func (l *logQuery) prepare(ctx context.Context, start, end int64, request cut.Request) (err error) {
+	scope := Scope{Tenant: l.q.Tenant, Limits: l.q.Limits, Start: start, End: end, Matchers: l.expr.Matchers}
+	if l.cut, err = l.e.makeCut(ctx, scope, request, l.expr.Stages, &l.answer.Stats); err != nil {
+		return err
+	}
+	for _, warning := range l.cut.Warnings {
+		if !slices.Contains(l.answer.Warnings, warning) {
+			l.answer.Warnings = append(l.answer.Warnings, warning)
+		}
+	}
+	scope.Start, scope.End = l.cut.Start, l.cut.End
+	l.streams, err = l.e.streams(ctx, scope, l.cut, &l.answer.Stats)
+	return err
+}
+
+// slices reads slice after slice of the time that the cut is of, until there are enough entries.
+func (l *logQuery) slices(ctx context.Context, start, end int64) error {
 	if len(l.streams) == 0 {
 		return nil
 	}
@@ -94,11 +129,10 @@ func (l *logQuery) run(ctx context.Context) error {
 	for _, of := range l.streams {
 		first, last = min(first, of.first), max(last, of.last)
 	}
-	start, end := max(l.q.Start, first), min(l.q.End, last+1)
-	width := firstSlice
-	for start < end && len(l.answer.Entries) < l.q.Limit {
+	start, end = max(start, first), min(end, last+1)
+	for width := firstSlice; start < end && len(l.answer.Entries) < l.q.Limit; width *= sliceGrowth {
 		from, to := start, end
-		if width < end-start {
+		if width > 0 && width < end-start { // beyond all times, it is negative
 			if l.q.Forward {
 				to = start + width
 			} else {
@@ -112,9 +146,6 @@ func (l *logQuery) run(ctx context.Context) error {
 			start = to
 		} else {
 			end = from
-		}
-		if width *= sliceGrowth; width < 0 {
-			width = math.MaxInt64
 		}
 	}
 	return nil

@@ -121,7 +121,7 @@ func (e *Engine) newRangeQuery(ctx context.Context, q Query, agg *logql.RangeAgg
 	r.lines.pipeline.Need(r.needs())
 	scope := Scope{Tenant: q.Tenant, Limits: q.Limits, Start: r.q.Start, End: r.q.End, Matchers: agg.Log.Matchers}
 	r.omitsLines = len(agg.Log.Stages) == 0 && !r.lines.withLevel
-	if r.cut, err = e.makeCut(ctx, scope, agg.Log.Stages, r.omitsLines, r.stats); err != nil {
+	if r.cut, err = e.makeCut(ctx, scope, cut.Request{OmitLines: r.omitsLines}, agg.Log.Stages, r.stats); err != nil {
 		return nil, err
 	}
 	for _, warning := range r.cut.Warnings {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ClickHouse/ch-go/proto"
 
+	"github.com/casteloig/logthra/gateway/engine/cut"
 	"github.com/casteloig/logthra/gateway/engine/patterns"
 	"github.com/casteloig/logthra/gateway/engine/pipeline"
 	"github.com/casteloig/logthra/gateway/logql"
@@ -40,8 +41,11 @@ func (e *Engine) Patterns(ctx context.Context, q Query, expr *logql.LogExpr) ([]
 	if err := checkSpan(q.Start, q.End); err != nil {
 		return nil, err
 	}
-	l, err := e.newLogQuery(ctx, q, expr)
+	l, err := e.newLogQuery(q, expr)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.prepare(ctx, q.Start, q.End, cut.Request{OmitLines: len(expr.Stages) == 0}); err != nil { // to count; lines are read by slices
 		return nil, err
 	}
 	p := newPatternCount(q)

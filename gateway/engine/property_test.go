@@ -131,6 +131,12 @@ func TestClickHouseChangesNoAnswer(t *testing.T) {
 	}
 	reference := referenceOf(t, f, lines)
 
+	f.asked = func(s *statement) {
+		if tenant := s.parameters["p0_string"]; tenant != "acme" || !strings.Contains(s.sql(), ".log WHERE tenant_id = {p0_string:String} AND ") &&
+			!strings.Contains(s.sql(), ".stream WHERE tenant_id = {p0_string:String}") || strings.Count(s.sql(), " FROM ") != 1 {
+			t.Errorf("a statement is not of one tenant: %s %q", s.sql(), s.parameters)
+		}
+	}
 	words := propertyVocabulary()
 	queries := make(chan int)
 	t.Run("queries", func(t *testing.T) {

@@ -99,6 +99,9 @@ func (s *statement) during(from, to int64) {
 
 // read runs a statement. The columns hold a block of rows while each is called.
 func (e *Engine) read(ctx context.Context, s *statement, limits Limits, stats *Stats, columns proto.Results, each func(rows int) error) error {
+	if e.asked != nil {
+		e.asked(s)
+	}
 	read, err := e.cfg.Store.Select(ctx, store.Select{
 		SQL: s.sql(), Parameters: s.parameters, Result: columns, Each: each,
 		Limits: store.ReadLimits{Time: limits.Timeout, Memory: limits.MaxMemory, Bytes: limits.MaxBytes},

@@ -55,13 +55,12 @@ func (p *regexpParser) process(e *entry) bool {
 	if match == nil {
 		return true
 	}
-	e.labels.beginParser()
 	for _, g := range p.groups {
 		value := ""
 		if from := match[2*g.index]; from >= 0 {
 			value = view(e.line[from:match[2*g.index+1]])
 		}
-		e.labels.extract(g.label, value)
+		e.labels.extract(g.label, value, false)
 	}
 	return true
 }
@@ -97,7 +96,6 @@ func (p *patternParser) process(e *entry) bool {
 		}
 		rest, parts = rest[len(text):], parts[1:]
 	}
-	e.labels.beginParser()
 	for len(parts) > 0 {
 		end, next := len(rest), len(rest)
 		isLast := true
@@ -107,7 +105,7 @@ func (p *patternParser) process(e *entry) bool {
 			}
 		}
 		if name := parts[0].Capture; name != "_" {
-			e.labels.extract(name, view(rest[:end]))
+			e.labels.extract(name, view(rest[:end]), false)
 		}
 		if isLast {
 			break
@@ -138,9 +136,8 @@ func (u *unpacker) process(e *entry) bool {
 	if !isPacked {
 		return true
 	}
-	e.labels.beginParser()
 	for _, f := range s.fields {
-		e.labels.extract(f.name, f.value)
+		e.labels.extract(f.name, f.value, false)
 	}
 	e.line = unsafe.Slice(unsafe.StringData(packed), len(packed))
 	return true

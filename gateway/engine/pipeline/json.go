@@ -37,9 +37,8 @@ func (p *jsonParser) process(e *entry) bool {
 		e.labels.fail(JSONParserErr, s.reason, s.at)
 		return true
 	}
-	e.labels.beginParser()
 	for _, f := range s.fields {
-		e.labels.extract(f.name, f.value)
+		e.labels.extract(f.name, f.value, false)
 	}
 	return true
 }

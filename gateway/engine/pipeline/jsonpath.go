@@ -116,14 +116,13 @@ func (p *jsonPaths) process(e *entry) bool {
 		e.labels.fail(JSONParserErr, s.reason, s.at)
 		return true
 	}
-	e.labels.beginParser()
 	for i, path := range p.paths {
 		s.pos = 0
 		value := ""
 		if s.walk(path) {
 			value = s.text()
 		}
-		e.labels.extract(p.labels[i], value)
+		e.labels.extract(p.labels[i], value, true)
 	}
 	return true
 }

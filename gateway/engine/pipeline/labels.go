@@ -42,7 +42,6 @@ type Labels struct {
 	list             []label // no name twice
 	ofStream         int     // the first of list are those of the stream,
 	ofEntry          int     // and the first of list those of the stream and of metadata
-	round            uint32  // counts the parsers that have run
 	stream, metadata []logs.Label
 
 	index   map[string]int // of list by name; in use if isLong
@@ -59,7 +58,6 @@ type Labels struct {
 
 type label struct {
 	name, value string
-	round       uint32 // the parser that set it; 0: none
 	kind        Kind
 	isGone      bool
 	isBorrowed  bool // name and value may point into memory that is used again
@@ -70,7 +68,7 @@ type label struct {
 // that is a label of the stream, too, or has a meaning of its own, gets _extracted behind it. Of two that come to the same name the first counts, and
 // labels without a value are none.
 func (l *Labels) Reset(stream, metadata []logs.Label) {
-	l.list, l.scratch, l.round = l.list[:0], kept(l.scratch, maxKeptScratch), 0
+	l.list, l.scratch = l.list[:0], kept(l.scratch, maxKeptScratch)
 	l.stream, l.metadata = stream, metadata
 	l.err, l.reason = "", ""
 	l.line, l.hasLevel = nil, false
@@ -209,23 +207,20 @@ func (l *Labels) set(to label) {
 	}
 }
 
-// beginParser is called before the labels of a parser are extracted: of those that it extracts twice, the first value counts.
-func (l *Labels) beginParser() { l.round++ }
-
 // extract sets a label that a parser found in the line. Both strings may point into the line or into scratch. A name that the stream has,
-// whatever stages did with it, or that is one of metadata, or has a meaning of its own, gets _extracted behind it. Of what one parser extracts
-// under one name the first counts, and it overrides what was extracted or set before.
-func (l *Labels) extract(name, value string) {
+// whatever stages did with it, or that is one of metadata, or has a meaning of its own, gets _extracted behind it. Of what parsers extract
+// under one name the first counts, and what was set before counts more; but where a query itself says what the label is made of, that does.
+func (l *Labels) extract(name, value string, isNamed bool) {
 	i := l.find(name)
 	if i >= 0 && (i < l.ofStream || i < l.ofEntry && l.list[i].kind == Metadata && !l.list[i].isGone) || isReserved(name) {
 		name = l.suffixed(name)
 		i = l.find(name)
 	}
-	to := label{name: name, value: value, round: l.round, kind: Parsed, isBorrowed: true}
+	to := label{name: name, value: value, kind: Parsed, isBorrowed: true}
 	switch {
 	case i < 0:
 		l.add(to)
-	case l.list[i].round != l.round || l.list[i].isGone:
+	case isNamed || l.list[i].isGone:
 		l.list[i] = to
 	}
 }

@@ -90,7 +90,7 @@ func TestLabelsStayGood(t *testing.T) {
 	copy(line, bytesOf('#', len(line)))
 	l.Reset(labelsOf("app=x"), labelsOf("app=z"))
 	p.Process(0, []byte(`{"q":"\u0042\u0042","r":{"s":"9"},"app":"8"}`), &l)
-	if fmt.Sprint(got) != want || want != `[{a 1A} {app x} {app_extracted 3} {b_x 2} {c 1A!}]` {
+	if fmt.Sprint(got) != want || want != `[{a 1A} {app x} {app_extracted y} {b_x 2} {c 1A!}]` {
 		t.Errorf("got %v, before %s", got, want)
 	}
 }

@@ -35,7 +35,6 @@ func newLogfmtParser(s *logql.Logfmt, need *needs) *logfmtParser {
 }
 
 func (p *logfmtParser) process(e *entry) bool {
-	e.labels.beginParser()
 	clear(p.found)
 	s := logfmtScanner{data: e.line}
 	for s.next() {
@@ -57,14 +56,14 @@ func (p *logfmtParser) process(e *entry) bool {
 			if !isInLine {
 				name = e.labels.hold(name)
 			}
-			e.labels.extract(name, s.text(e.labels))
+			e.labels.extract(name, s.text(e.labels), false)
 		}
 	}
 	for i, label := range p.labels {
 		if !p.found[i] {
 			p.values[i] = ""
 		}
-		e.labels.extract(label, p.values[i])
+		e.labels.extract(label, p.values[i], true)
 	}
 	return true
 }

@@ -333,11 +333,12 @@ func TestRegexpPatternUnpack(t *testing.T) {
 		{stages: `| unpack`, line: `{"_entry":"l","a":"1"`, want: `__error__:"JSONParserErr"`},
 		{stages: `| unpack`, line: `{"_entry":"l","a":"1"}x`, want: `__error__:"JSONParserErr"`},
 		{stages: `| unpack`, line: `{"_entry":"l","a":[}`, want: `__error__:"JSONParserErr"`},
-		{stages: `| unpack | json`, line: `{"_entry":"{\"a\":3,\"b\":4}","a":"1"}`, want: `"{\"a\":3,\"b\":4}" a:"3" b:"4"`},
+		{stages: `| unpack | json`, line: `{"_entry":"{\"a\":3,\"b\":4}","a":"1"}`, want: `"{\"a\":3,\"b\":4}" a:"1" b:"4"`},
+		{stages: `| json | json a="b"`, line: `{"a":1,"b":2}`, want: `a:"2" b:"2"`},
 
-		// A later parser overrides an earlier one, and its labels are those of the line for all that.
-		{stages: "| logfmt | regexp `(?P<b>.)$`", line: `a=2 b=33`, want: `a:"2" b:"3"`},
-		{stages: `| label_format app="t", foo="u" | logfmt`, line: `app=2 foo=3`, stream: "app=x", want: `app:"t" app_extracted:"2" foo:"3"`},
+		// What an earlier stage made counts, and labels are those of the line for all that.
+		{stages: "| logfmt | regexp `(?P<b>.)$`", line: `a=2 b=33`, want: `a:"2" b:"33"`},
+		{stages: `| label_format app="t", foo="u" | logfmt`, line: `app=2 foo=3`, stream: "app=x", want: `app:"t" app_extracted:"2" foo:"u"`},
 		{stages: `| drop app | logfmt`, line: `app=2`, stream: "app=x", want: `app_extracted:"2"`},
 		{stages: `| drop meta | logfmt`, line: `meta=2`, metadata: "meta=m", want: `meta:"2"`},
 	})
