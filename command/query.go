@@ -298,10 +298,7 @@ func (q *question) writeSeries() error {
 	q.found = len(q.series)
 	w := terminal.Series{
 		Out: os.Stdout, Format: q.Output, Kind: q.kind, Color: terminal.Colored(os.Stdout, q.Color), Notes: q.notes,
-		Width: terminal.Width(os.Stdout), Start: q.from.UnixNano(), Step: int64(q.step),
-	}
-	if q.kind == answer.Matrix {
-		w.Points = int(q.to.Sub(q.from)/q.step) + 1
+		Width: terminal.Width(os.Stdout), Start: q.from.UnixNano(), End: q.to.UnixNano(), Step: int64(q.step),
 	}
 	if err := w.Write(q.series); err != nil {
 		return err

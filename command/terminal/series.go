@@ -25,9 +25,31 @@ type Series struct {
 	Notes  io.Writer // is told the labels that all series of a chart have in common
 
 	// Of a chart.
-	Width       int   // of the terminal
-	Start, Step int64 // of the points, unix nanoseconds and nanoseconds
-	Points      int   // that a series has which has one at each step
+	Width      int   // of the terminal
+	Start, End int64 // that were asked for, unix nanoseconds
+	Step       int64 // nanoseconds between points
+}
+
+// grid is where the points of a chart can be.
+type grid struct {
+	start, step int64
+	points      int
+}
+
+// grid is that of series. Who computes them may have moved the times to whole steps: the first point tells.
+func (s *Series) grid(series []answer.Series) grid {
+	g := grid{start: s.Start, step: s.Step}
+	last := s.End
+	for i := range series {
+		for j, point := range series[i].Points {
+			if i == 0 && j == 0 {
+				g.start -= ((s.Start-point.Time)%s.Step + s.Step) % s.Step
+			}
+			last = max(last, point.Time)
+		}
+	}
+	g.points = int((last-g.start)/s.Step) + 1
+	return g
 }
 
 // Write writes series in the order in which they are given. Those of a chart or a table have to be given all at once.
@@ -155,7 +177,7 @@ func (s *Series) addChart(text *buffer, series []answer.Series) {
 	if len(series) == 0 {
 		return
 	}
-	names := distinct(series, s.Notes)
+	g, names := s.grid(series), distinct(series, s.Notes)
 	words := [...]string{"min", "max", "last"}
 	values := make([][len(words)]string, len(series))
 	var widths [len(words)]int
@@ -175,14 +197,14 @@ func (s *Series) addChart(text *buffer, series []answer.Series) {
 		left -= 2
 	}
 	// Half of what is left is for the names, and more where the course does not need its half.
-	nameWidth = min(nameWidth, max(left/2, left-s.Points, narrowest))
-	courseWidth := min(max(left-nameWidth, narrowest), s.Points)
+	nameWidth = min(nameWidth, max(left/2, left-g.points, narrowest))
+	courseWidth := min(max(left-nameWidth, narrowest), g.points)
 	for i := range series {
 		if nameWidth > 0 {
 			name := clip(names[i], nameWidth)
 			text.add(paint(s.Color, cyan, name), strings.Repeat(" ", nameWidth-utf8.RuneCountInString(name)+2))
 		}
-		text.add(s.course(series[i].Points, courseWidth))
+		text.add(g.course(series[i].Points, courseWidth))
 		for j, word := range words {
 			text.add("  ", paint(s.Color, dim, word), " ", fmt.Sprintf("%*s", widths[j], values[i][j]))
 		}
@@ -191,22 +213,22 @@ func (s *Series) addChart(text *buffer, series []answer.Series) {
 	if nameWidth > 0 {
 		nameWidth += 2
 	}
-	if axis := s.axis(courseWidth); axis != "" {
+	if axis := g.axis(courseWidth); axis != "" {
 		text.add(strings.Repeat(" ", nameWidth), paint(s.Color, dim, axis), "\n")
 	}
 }
 
 // axis is the times of the first and the last column of a course, where the reader is; empty if it is too narrow.
-func (s *Series) axis(width int) string {
+func (g *grid) axis(width int) string {
 	layout := "15:04:05"
-	switch span := time.Duration(s.Step * int64(s.Points-1)); {
+	switch span := time.Duration(g.step * int64(g.points-1)); {
 	case span >= 24*time.Hour:
 		layout = "01-02 15:04"
 	case span >= 10*time.Minute:
 		layout = "15:04"
 	}
-	first := time.Unix(0, s.Start).Format(layout)
-	last := time.Unix(0, s.Start+s.Step*int64(s.Points-1)).Format(layout)
+	first := time.Unix(0, g.start).Format(layout)
+	last := time.Unix(0, g.start+g.step*int64(g.points-1)).Format(layout)
 	if width < len(first)+1+len(last) {
 		return ""
 	}
@@ -244,19 +266,19 @@ func distinct(series []answer.Series, notes io.Writer) []string {
 
 // course draws points as blocks, from zero to the greatest, or from the least to zero. Where there are more points than columns, a
 // column is the greatest of its points: a peak is what is looked for.
-func (s *Series) course(points []answer.Point, width int) string {
+func (g *grid) course(points []answer.Point, width int) string {
 	blocks := []rune("▁▂▃▄▅▆▇█")
 	columns := make([]float64, width)
 	for i := range columns {
 		columns[i] = math.NaN()
 	}
 	for _, point := range points {
-		at := int((point.Time - s.Start + s.Step/2) / s.Step)
-		if at < 0 || at >= s.Points || math.IsNaN(point.Value) {
+		at := int((point.Time - g.start + g.step/2) / g.step)
+		if at < 0 || at >= g.points || math.IsNaN(point.Value) {
 			continue
 		}
-		if s.Points > width {
-			at = at * width / s.Points
+		if g.points > width {
+			at = at * width / g.points
 		}
 		if !(columns[at] > point.Value) {
 			columns[at] = point.Value

@@ -155,9 +155,29 @@ func TestCourse(t *testing.T) {
 		{points(1, 2, 3), 2, "▆█"},
 		{[]answer.Point{{Time: 1013, Value: 1}, {Time: 1027, Value: 1}, {Time: 1100, Value: 1}, {Time: 1, Value: 1}}, 4, " █ █"}, // to the next step, and none outside
 	} {
-		s := Series{Start: 1000, Step: 10, Points: max(c.width, len(c.points))}
-		if got := s.course(c.points, c.width); got != c.want {
+		g := grid{start: 1000, step: 10, points: max(c.width, len(c.points))}
+		if got := g.course(c.points, c.width); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.points, got, c.want)
+		}
+	}
+}
+
+// Points may be at the times that were asked for, or at whole steps around them.
+func TestGrid(t *testing.T) {
+	for _, c := range []struct {
+		first, last int64
+		want        grid
+	}{
+		{1003, 1043, grid{1003, 10, 5}},
+		{1023, 1033, grid{1003, 10, 5}},
+		{1000, 1050, grid{1000, 10, 6}},
+		{1010, 1040, grid{1000, 10, 5}},
+		{1030, 1030, grid{1000, 10, 5}},
+	} {
+		s := Series{Start: 1003, End: 1043, Step: 10}
+		series := []answer.Series{{Points: []answer.Point{{Time: c.first}, {Time: c.last}}}, {Points: []answer.Point{{Time: c.last}}}}
+		if got := s.grid(series); got != c.want {
+			t.Errorf("%d to %d: got %+v, want %+v", c.first, c.last, got, c.want)
 		}
 	}
 }
@@ -175,8 +195,8 @@ func TestAxis(t *testing.T) {
 		{time.Minute, 10, ""},
 		{time.Hour, 30, "11-22 12:00        11-25 00:00"},
 	} {
-		s := Series{Start: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano(), Step: int64(c.step), Points: 61}
-		if got := s.axis(c.width); got != c.want {
+		g := grid{start: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano(), step: int64(c.step), points: 61}
+		if got := g.axis(c.width); got != c.want {
 			t.Errorf("%s, %d columns: got %q, want %q", c.step, c.width, got, c.want)
 		}
 	}
