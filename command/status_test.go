@@ -94,13 +94,16 @@ func TestNATSHosts(t *testing.T) {
 // What is printed can be copied: a server that listens on all addresses is reached under one of them.
 func TestWelcome(t *testing.T) {
 	text := welcome(map[string]string{"http": "0.0.0.0:3100", "grpc": "[::]:4317"}, config.Gateway{}, time.Hour)
-	for _, part := range []string{"http://127.0.0.1:3100/api/push", " 127.0.0.1:4317, gRPC", "1h at most", "in your ClickHouse", "\n  SELECT timestamp"} {
+	for _, part := range []string{"http://127.0.0.1:3100/api/push", "See it:\n\n  go run . query --tenant demo '{app=\"hello\"}'\n", " 127.0.0.1:4317, gRPC", "1h at most", "in your ClickHouse", "\n  SELECT timestamp"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q lacks %q", text, part)
 		}
 	}
 	guarded := welcome(map[string]string{"http": "127.0.0.1:3100"}, config.Gateway{TLSCertFile: "cert", TenantsFile: "tenants"}, time.Hour)
 	if !strings.Contains(guarded, "curl -i https://127.0.0.1:3100/api/push -H 'Authorization: Bearer TOKEN'") {
+		t.Error(guarded)
+	}
+	if !strings.Contains(guarded, "query --token TOKEN --url https://127.0.0.1:3100 '{app=\"hello\"}'") {
 		t.Error(guarded)
 	}
 	if regexp.MustCompile(`(?m) $`).MatchString(text) {
