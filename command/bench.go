@@ -22,6 +22,11 @@ import (
 )
 
 type benchCommand struct {
+	Push  benchPushCommand  `cmd:"" default:"withargs" help:"Measure how fast lines are taken. The default."`
+	Query benchQueryCommand `cmd:"" help:"Measure how fast queries are answered, and how much they hold up what is pushed."`
+}
+
+type benchPushCommand struct {
 	config.Data   `embed:""`
 	config.Client `embed:""`
 	Files         []string      `arg:"" optional:"" name:"file" help:"Files whose lines are pushed, over and over; none: lines are made, from --seed."`
@@ -46,7 +51,7 @@ type benchCommand struct {
 }
 
 // Validate is called by the command line's parser.
-func (c *benchCommand) Validate() error {
+func (c *benchPushCommand) Validate() error {
 	for _, text := range c.PID {
 		if _, err := bench.ParseProcess(text); err != nil {
 			return fmt.Errorf("--pid: %w", err)
@@ -56,7 +61,7 @@ func (c *benchCommand) Validate() error {
 	return cfg.Validate()
 }
 
-func (c *benchCommand) config() bench.Config {
+func (c *benchPushCommand) config() bench.Config {
 	cfg := bench.Config{
 		URL: c.URL, Protocol: c.Protocol, Encoding: c.Encoding, Token: c.Token,
 		Lines: c.Lines, LinesPerPush: c.LinesPerPush, Streams: c.Streams, StreamsPerPush: c.PerPush, Tenants: c.Tenants, Tenant: c.Tenant,
@@ -69,7 +74,7 @@ func (c *benchCommand) config() bench.Config {
 }
 
 // Run measures.
-func (c *benchCommand) Run(env *environment) error {
+func (c *benchPushCommand) Run(env *environment) error {
 	addresses, err := readAddresses(c.DataDir)
 	if err != nil {
 		return err
@@ -94,21 +99,11 @@ func (c *benchCommand) Run(env *environment) error {
 		}
 		cfg.Processes = append(cfg.Processes, process)
 	}
-	// A peer has no rows there: what runs on the data directory is asked where it is that which is measured, or was named.
-	dsn := c.ClickHouseDSN
-	if dsn == "" && (c.URL == "" || slices.Contains([]string{addresses["http"], addresses["grpc"]}, strings.TrimPrefix(c.URL, "http://"))) && addresses["clickhouse-http"] != "" {
-		dsn = "clickhouse://" + local(addresses["clickhouse"]) + "/" + store.DefaultDatabase
+	done, err := watchRows(env, c.ClickHouseDSN, c.URL, addresses, &cfg)
+	if err != nil {
+		return err
 	}
-	if dsn != "" {
-		s, err := store.Open(store.Config{DSN: dsn, Connections: toolConnections}, env.log)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = s.Close() }()
-		if err := watchRows(env.ctx, s, &cfg); err != nil {
-			return err
-		}
-	}
+	defer done()
 	draws := term.IsTerminal(int(os.Stderr.Fd()))
 	if draws {
 		cfg.Progress = drawBench
@@ -129,8 +124,30 @@ func (c *benchCommand) Run(env *environment) error {
 	return err
 }
 
-// watchRows makes a run wait for its rows, and for the merges of them.
-func watchRows(ctx context.Context, s *store.Store, cfg *bench.Config) error {
+// watchRows makes a run wait for its rows, and for the merges of them, where the ClickHouse is known: the one that the DSN names, or else
+// that of the Logthra with these addresses, if lines are pushed there. What it returns is called when the run is over.
+func watchRows(env *environment, dsn, url string, addresses map[string]string, cfg *bench.Config) (done func(), err error) {
+	// A peer has no rows there: what runs on the data directory is asked where it is that which is measured, or was named.
+	if dsn == "" && (url == "" || slices.Contains([]string{addresses["http"], addresses["grpc"]}, strings.TrimPrefix(url, "http://"))) && addresses["clickhouse-http"] != "" {
+		dsn = "clickhouse://" + local(addresses["clickhouse"]) + "/" + store.DefaultDatabase
+	}
+	if dsn == "" {
+		return func() {}, nil
+	}
+	s, err := store.Open(store.Config{DSN: dsn, Connections: toolConnections}, env.log)
+	if err != nil {
+		return nil, err
+	}
+	done = func() { _ = s.Close() }
+	if err := countRows(env.ctx, s, cfg); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+// countRows makes a run wait for its rows in s, and for the merges of them.
+func countRows(ctx context.Context, s *store.Store, cfg *bench.Config) error {
 	query := func(ctx context.Context, sql string, args ...any) (n uint64, err error) {
 		if err = s.Conn().QueryRow(ctx, sql, args...).Scan(&n); err != nil {
 			err = fmt.Errorf("ClickHouse (--clickhouse-dsn): %w", err)

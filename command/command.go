@@ -42,7 +42,7 @@ type cli struct {
 	Tail       tailCommand       `cmd:"" group:"Tools:" help:"Follow lines while they are pushed."`
 	Labels     labelsCommand     `cmd:"" group:"Tools:" help:"List the labels that there are, or the values of one."`
 	Series     seriesCommand     `cmd:"" group:"Tools:" help:"List the streams that there are, by their labels."`
-	Bench      benchCommand      `cmd:"" group:"Tools:" help:"Measure how fast lines are taken, by this or by anything else that takes Loki's push."`
+	Bench      benchCommand      `cmd:"" group:"Tools:" help:"Measure how fast lines are taken and queries answered, by this or by anything else with the API of Loki."`
 	Status     statusCommand     `cmd:"" group:"Tools:" help:"Show how far the shards are, and who owns them."`
 	Audit      auditCommand      `cmd:"" group:"Tools:" help:"Compare what the WAL holds with what the table holds; the exit code tells."`
 	Replay     replayCommand     `cmd:"" group:"Tools:" help:"Insert from the WAL what the table has lost, and only that."`
@@ -126,6 +126,7 @@ func newParser(flags *cli, version string) (*kong.Kong, error) {
 			"version":   "logthra " + version,
 			"protocols": strings.Join(bench.Protocols(), ","),
 			"encodings": strings.Join(bench.Encodings, ","),
+			"questions": strings.Join(bench.QuestionNames(), ", "),
 		},
 		kong.DefaultEnvars("LOGTHRA"),
 		kong.Configuration(config.YAML),

@@ -35,6 +35,7 @@ type Config struct {
 	Connections    int    // each has one push under way at most
 	Rate           int    // lines a second over all connections; 0: as fast as they are answered
 
+	DataSet   *DataSet // is pushed, rather than lines that have the time of their push; nil: those
 	Files     []string // whose lines are pushed; none: they are made
 	Seed      uint64   // equal ones make equal lines
 	LineBytes int      // that a line which is made has at least

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -76,7 +77,8 @@ func (f *files) append(dst []byte, stream int, _ time.Time) []byte {
 type generator struct {
 	random *rand.Rand
 	zipf   *rand.Zipf
-	least  int // bytes of a line
+	least  int    // bytes of a line
+	level  string // of lines that tell one; none: any
 }
 
 // newGenerator returns a generator of lines that are the same for the same seed, of least bytes or more.
@@ -115,6 +117,8 @@ var (
 )
 
 func pick(g *generator, of []string) string { return of[g.random.IntN(len(of))] }
+
+func (g *generator) severity() string { return cmp.Or(g.level, pick(g, levels)) }
 
 func (g *generator) word() string { return pick(g, words) }
 
@@ -161,7 +165,7 @@ func (g *generator) access(dst []byte, now time.Time) []byte {
 func (g *generator) logfmt(dst []byte, now time.Time) []byte {
 	dst = append(dst, "ts="...)
 	dst = now.AppendFormat(dst, time.RFC3339Nano)
-	dst = append(append(dst, " level="...), pick(g, levels)...)
+	dst = append(append(dst, " level="...), g.severity()...)
 	dst = append(append(dst, " caller="...), pick(g, things)...)
 	dst = g.number(append(dst, ".go:"...), 900)
 	dst = append(append(append(dst, ` msg="`...), pick(g, actions)...), '"')
@@ -174,7 +178,7 @@ func (g *generator) logfmt(dst []byte, now time.Time) []byte {
 func (g *generator) json(dst []byte, now time.Time) []byte {
 	dst = append(dst, `{"time":"`...)
 	dst = now.AppendFormat(dst, time.RFC3339Nano)
-	dst = append(append(dst, `","level":"`...), pick(g, levels)...)
+	dst = append(append(dst, `","level":"`...), g.severity()...)
 	dst = append(append(dst, `","msg":"`...), pick(g, actions)...)
 	dst = g.id(append(dst, `","order":`...))
 	dst = g.hex(append(dst, `,"request_id":"`...), 16)
