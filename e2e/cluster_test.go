@@ -68,7 +68,7 @@ func newCluster(binary, dir string, servers *natsServers, noticed func(format st
 	}()
 	var names []string
 	for n := range gateways {
-		names = append(names, toNATS(gatewayName(n)), toGateway(n, "http"), toGateway(n, "grpc"))
+		names = append(names, toNATS(gatewayName(n)), toClickHouse(gatewayName(n)), toGateway(n, "http"), toGateway(n, "grpc"))
 	}
 	for n := range ingesters {
 		names = append(names, toNATS(ingesterName(n)), toClickHouse(ingesterName(n)))
@@ -100,6 +100,7 @@ func newCluster(binary, dir string, servers *natsServers, noticed func(format st
 	for n := range gateways {
 		name := gatewayName(n)
 		err = errors.Join(err, c.add(name, slices.Concat([]string{"gateway"}, wal, []string{"--nats-url", c.natsFor(name),
+			"--clickhouse-dsn", "clickhouse://" + c.links[toClickHouse(name)].addr() + "/logs", "--query-max-entries", "0",
 			"--http-listen", anyPort, "--grpc-listen", anyPort, "--push-timeout", c.pushTimeout.String(),
 			"--max-line-bytes", strconv.Itoa(maxLine), "--max-inflight-bytes", "128MiB", "--drain-timeout", drainTimeout.String(), "--drain-delay", drainDelay.String()})...))
 	}
