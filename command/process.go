@@ -388,15 +388,6 @@ func (p *process) reachedAt(address net.Addr) string {
 	return net.JoinHostPort(host, strconv.Itoa(listened.Port))
 }
 
-// reachedAt is where others reach a server that listens on an address: one that listens on all addresses of this machine, at its host.
-func reachedAt(address, host string) string {
-	name, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || !net.ParseIP(name).IsUnspecified() {
-		return address
-	}
-	return net.JoinHostPort(host, port)
-}
-
 // await waits for something that a start needs, unless the process is told to end or a part of it fails first.
 func (p *process) await(done <-chan struct{}) error {
 	select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,15 +74,6 @@ func (o *Owners) Member(id string) (Member, bool) {
 func (o *Owners) Close() {
 	o.cancel()
 	o.done.Wait()
-}
-
-// Host is the address of this machine on the network that NATS is reached by; empty where NATS is in this process.
-func (w *WAL) Host() string {
-	host, _, err := net.SplitHostPort(w.nc.LocalAddr())
-	if err != nil {
-		return ""
-	}
-	return host
 }
 
 // watch begins to watch, until ctx ends, and takes over all that is there, unless begin ends before that.
