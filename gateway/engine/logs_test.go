@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/casteloig/logthra/gateway/logql"
 	"github.com/casteloig/logthra/shared/logs"
@@ -74,5 +76,26 @@ func TestLogs(t *testing.T) {
 				t.Errorf("%s\n--- got\n%s\n--- want\n%s", c.query, got, c.want)
 			}
 		})
+	}
+}
+
+func TestLongQueries(t *testing.T) {
+	f := start(t)
+	f.push(t, "acme", line{`app="api"`, second(1), `{"status":500}`, nil}, line{`app="api"`, second(2), `{"status":200}`, nil})
+	f.landAll(t)
+	for name, query := range map[string]string{
+		"predicates":   `{app="api"} | json | ` + strings.Repeat("status > 500 or ", 3000) + "status = 500",
+		"stages":       `{app="api"} | json ` + strings.Repeat("| status >= 500 ", 3000),
+		"parentheses":  `{app="api"} | json | ` + strings.Repeat("(status > 500 or ", 200) + "status = 500" + strings.Repeat(")", 200),
+		"line filters": `{app="api"} ` + strings.Repeat(`|= "500" `, 5000),
+		"alternatives": `{app="api"} |= "500"` + strings.Repeat(` or "501"`, 5000),
+	} {
+		began := time.Now()
+		if got, want := f.queryLogs(t, Query{}, query), `1 {app="api"`; !strings.HasPrefix(got, want) || strings.Contains(got, "200") {
+			t.Errorf("%s: %s", name, got)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
 	}
 }

@@ -23,6 +23,8 @@ type sift struct {
 	exact  bool     // sure may hold at all
 	sums   bool     // for a metric query: a stage that fails does not merely leave a label, but ends the query
 
+	budget int // how many more conditions the statement may have
+
 	line    bool // the line is still that of the row
 	json    bool // the labels of the line as JSON count
 	unknown bool // there may be labels that SQL can't tell
@@ -43,9 +45,35 @@ type value struct {
 	ofStreams bool // it is a label that every stream has
 }
 
+// maxConditions bounds what a statement is made of. A query that has more is sifted by what comes first, and left to the pipeline.
+const maxConditions = 100
+
+// afford tells whether the statement may have so many more conditions.
+func (f *sift) afford(conditions int) bool {
+	f.budget -= conditions
+	f.exact = f.exact && f.budget >= 0
+	return f.budget >= 0
+}
+
+// conditions is how many there are in a predicate.
+func conditions(p logql.Predicate) int {
+	n := 0
+	for waiting := []logql.Predicate{p}; len(waiting) > 0; n++ {
+		last := len(waiting) - 1
+		p, waiting = waiting[last], waiting[:last]
+		switch p := p.(type) {
+		case *logql.And:
+			waiting = append(waiting, p.Left, p.Right)
+		case *logql.Or:
+			waiting = append(waiting, p.Left, p.Right)
+		}
+	}
+	return n
+}
+
 // newSift looks at the stages of a pipeline. streams are all those whose rows the statement is about.
 func newSift(s *statement, streams map[uint64]*stream, stages []logql.Stage, sums bool) *sift {
-	f := &sift{s: s, streams: streams, exact: true, sums: sums, line: true, all: true, gone: map[string]bool{}, renamed: map[string]value{}}
+	f := &sift{s: s, streams: streams, budget: maxConditions, exact: true, sums: sums, line: true, all: true, gone: map[string]bool{}, renamed: map[string]value{}}
 	for _, stage := range stages {
 		f.stage(stage)
 	}
@@ -79,6 +107,9 @@ func (f *sift) stage(stage logql.Stage) {
 	case *logql.LineFilter:
 		f.lineFilter(stage)
 	case *logql.LabelFilter:
+		if !f.afford(conditions(stage.Predicate)) {
+			return
+		}
 		f.always = append(f.always, f.hint(stage.Predicate)...)
 		if holds, sure, ok := f.predicate(stage.Predicate); ok {
 			f.need(sure...)
@@ -144,6 +175,9 @@ const (
 func (f *sift) lineFilter(stage *logql.LineFilter) {
 	if !f.line {
 		f.exact = false
+		return
+	}
+	if !f.afford(len(stage.Alternatives)) {
 		return
 	}
 	var any, sure []string // of the alternatives; negative ones are the opposite of any

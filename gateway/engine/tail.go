@@ -55,29 +55,30 @@ func (e *Engine) Tail(ctx context.Context, q TailQuery, send func(TailBatch) err
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	leave, err := e.hubs.join(ctx, e.cfg.WAL, q.Tenant, t)
-	if err != nil {
-		cancel()
-		return endOf(ctx, err)
+	err = e.tail(ctx, t, send)
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+		return err
 	}
-	var working sync.WaitGroup
-	working.Go(func() { t.work(ctx) })
-	defer working.Wait()
-	defer cancel()
-	defer leave()
-	if err := e.sendHistory(ctx, t, send); err != nil {
-		return endOf(ctx, err)
-	}
-	return endOf(ctx, t.send(ctx, send))
 }
 
-// endOf is nil if it is ctx that has ended.
-func endOf(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+func (e *Engine) tail(ctx context.Context, t *tail, send func(TailBatch) error) error {
+	leave, err := e.hubs.join(ctx, e.cfg.WAL, t.query.Tenant, t)
+	if err != nil {
+		return err
 	}
-	return err
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	working.Go(func() { t.work(ctx) })
+	if err := e.sendHistory(ctx, t, send); err != nil {
+		return err
+	}
+	return t.send(ctx, send)
 }
 
 // sendHistory sends what was there before.

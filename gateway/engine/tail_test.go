@@ -377,6 +377,10 @@ func TestTailEnds(t *testing.T) {
 	if err := f.Tail(ctx, q, func(TailBatch) error { return nil }); err != nil {
 		t.Error(err)
 	}
+	f.conn.Close()
+	if err := f.Tail(t.Context(), q, func(TailBatch) error { return nil }); err == nil {
+		t.Error("without NATS there is no error")
+	}
 }
 
 // With a hundred tails a line is sent to each of them within 100 ms from the answer to its push.
