@@ -403,6 +403,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{&engine.Error{Reason: "too much"}, 400, ""},
 		{fmt.Errorf("more: %w", &series.LimitError{Reason: "maximum of series (500) reached for a single query"}), 400, ""},
+		{&series.Error{Reason: "found duplicate series for the match group"}, 400, ""},
 		{fmt.Errorf("ClickHouse: %w", store.ErrReadsTooMuch), 400, ""},
 		{fmt.Errorf("ClickHouse: %w", store.ErrMemoryExceeded), 400, ""},
 		{fmt.Errorf("ClickHouse: %w", store.ErrTimeExceeded), 504, ""},

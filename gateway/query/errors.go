@@ -58,13 +58,14 @@ func judge(err error) verdict {
 		parse     *logql.ParseError
 		asked     *engine.Error
 		limit     *series.LimitError
+		math      *series.Error
 		parameter *parameterError
 		claims    *decode.Error
 		tails     *tailLimitError
 		timeout   *timeoutError
 	)
 	switch {
-	case errors.As(err, &parse), errors.As(err, &asked), errors.As(err, &limit), errors.As(err, &parameter), errors.As(err, &claims),
+	case errors.As(err, &parse), errors.As(err, &asked), errors.As(err, &limit), errors.As(err, &math), errors.As(err, &parameter), errors.As(err, &claims),
 		errors.Is(err, store.ErrReadsTooMuch), errors.Is(err, store.ErrMemoryExceeded):
 		return verdict{status: http.StatusBadRequest}
 	case errors.Is(err, tenant.ErrNoCredentials), errors.Is(err, tenant.ErrBadCredentials):
