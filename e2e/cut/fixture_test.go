@@ -3,7 +3,6 @@ package cut
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -393,9 +392,7 @@ func (l *link) pass(to, from net.Conn) {
 		l.mu.Unlock()
 		<-gate
 		if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
-			if err != io.EOF {
-				_ = from.Close()
-			}
+			_ = from.Close()
 			return
 		}
 	}

@@ -33,6 +33,9 @@ type TailQuery struct {
 
 	Expr  *logql.LogExpr
 	Delay time.Duration // how long entries are held back, so that late ones come in order
+
+	// Turn returns when ClickHouse may be asked for what is there already, and what to call when it was. nil: at once.
+	Turn func(context.Context) (done func(), err error)
 }
 
 // TailBatch is entries, in order of time, and of those that the reader was too slow for some labels and times.
@@ -88,7 +91,15 @@ func (e *Engine) sendHistory(ctx context.Context, t *tail, send func(TailBatch) 
 	if q.Start >= q.End || q.Limit < 1 {
 		return nil
 	}
+	done := func() {}
+	if t.query.Turn != nil {
+		var err error
+		if done, err = t.query.Turn(ctx); err != nil {
+			return err
+		}
+	}
 	history, err := e.Logs(ctx, q, t.query.Expr)
+	done()
 	if err != nil || len(history.Entries) == 0 {
 		return err
 	}

@@ -95,8 +95,8 @@ func (o *Owners) watch(ctx, begin context.Context) (jetstream.KeyWatcher, error)
 				continue
 			}
 			o.mu.Lock()
-			defer o.mu.Unlock()
 			o.now = there
+			o.mu.Unlock()
 			return watcher, nil
 		case <-begin.Done():
 			_ = watcher.Stop()
