@@ -270,7 +270,7 @@ func (s *shard) gather(ctx context.Context) state {
 			return s.release
 		}
 		s.note(&record)
-		if !s.hold(store.SizeOf(&s.decoded, &record)) {
+		if !s.hold(s.sizeOf(&record)) {
 			s.pending = &record
 			if s.span.Last > 0 {
 				return s.intend
@@ -365,7 +365,7 @@ func (s *shard) hold(n int) bool {
 // makeRoom waits until the budget has room for the pending record. The batch is empty then, so that nobody
 // waits for what this shard holds.
 func (s *shard) makeRoom(ctx context.Context) bool {
-	want := min(int64(store.SizeOf(&s.decoded, s.pending)), s.in.cfg.BufferBytes)
+	want := min(int64(s.sizeOf(s.pending)), s.in.cfg.BufferBytes)
 	if s.in.budget.Acquire(ctx, want) != nil {
 		return false
 	}

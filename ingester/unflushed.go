@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	logthrav1 "github.com/casteloig/logthra/proto/logthra/v1"
+	"github.com/casteloig/logthra/shared/store"
 	"github.com/casteloig/logthra/shared/unflushed"
 	"github.com/casteloig/logthra/shared/wal"
 )
@@ -29,6 +30,17 @@ type unlanded struct {
 
 	earliest, latest int64    // of its entries
 	streams          []string // labels
+}
+
+// Bytes of memory that an unlanded takes beside its record, and each of its streams.
+const (
+	unlandedBytes = 64
+	labelsBytes   = 16
+)
+
+// sizeOf is how many bytes of memory the record that was decoded last takes.
+func (s *shard) sizeOf(record *wal.Record) int {
+	return store.SizeOf(&s.decoded, record) + unlandedBytes + labelsBytes*len(s.decoded.Streams)
 }
 
 // note keeps the record that was decoded last for queries, until it has landed.
