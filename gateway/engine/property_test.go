@@ -78,7 +78,7 @@ func propertyLines(r *rand.Rand, n int) []line {
 			l.text = pick(
 				`{"status":500,"status":200}`, `{"status":null,"status":500}`, `{"sta":{"tus":1},"status":"500"}`, `{"trace":{"id":"abcdef"}}`, `{"trace-id":"abcdef","trace_id":"123456"}`,
 				`{"st\u0061tus":500}`, `{"level":"err\u006fr"}`, `{"path":"\/a"}`, `{"path":"a\\b"}`, "{\"status\":\t500 }", `{"status": 500 , "load":0}`, `{"request":{"method":"GET"},"status":500}`,
-				`{"status":500`, `{"status":500}x`, `[{"status":500}]`, `"status"`, "\xef\xbb\xbf{\"status\":500}", "{\"status\":500,\"path\":\"\xff\"}", `{"":{"status":500}}`, `{"status":12345678901234567890}`,
+				`{"status":500`, `{"status":500}x`, `[{"status":500}]`, `"status"`, "\xef\xbb\xbf{\"status\":500}", "{\"status\":500,\"path\":\"\xff\"}", `{"":{"status":500}}`, `{" status ":500,"level":"info"}`, `{"status":12345678901234567890}`,
 				`{"load":0.1}`, `{"load":123456789.123456}`, `{"load":1234567890123456}`, `{}`, ``, `{"a":"\"status\":500","status":200}`, `{"__error__":"mine"}`, `{"app":"web","env":1}`,
 				strings.Repeat(`{"a":`, 200)+"1"+strings.Repeat("}", 200))
 		case 4, 5:

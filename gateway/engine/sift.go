@@ -353,7 +353,7 @@ func (f *sift) ofJSON(name string) value {
 		hasNoMark,
 		`position(msg, '\\') = 0`,
 		"countSubstrings(msg, " + f.s.text(quoted) + ") <= 1",
-		"(" + raw + " != '' OR " + isObject + ")",
+		"(" + raw + " != '' OR " + isObject + " AND countSubstrings(msg, " + f.s.text(quoted) + ") = 0)", // it may stand below a name that is empty
 		raw + ` != '""' AND position(` + raw + `, '\\') = 0`,
 		"(NOT match(" + raw + ", '^[-0-9]') OR match(msg, " + f.s.text(quoted+`[ \t]*:[ \t]*(?:0|-?[1-9][0-9]{0,17})[ \t]*[,}]`) + "))",
 	}}

@@ -55,7 +55,7 @@ func flatten(line []byte) (labels map[string]string, ok bool) {
 		}
 		var parts []string
 		for _, name := range path {
-			if name = strings.TrimSpace(name); name != "" {
+			if name != "" {
 				parts = append(parts, name)
 			}
 		}

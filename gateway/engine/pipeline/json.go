@@ -24,8 +24,8 @@ const (
 // escaped surrogate without its other half is allowed. Objects and arrays nest at most MaxJSONDepth deep.
 // Of a line that is none of that no label is made, but __error__ is JSONParserErr.
 //
-// The label of a scalar has the names of the objects around it before its own, with _ between them; white space around each name is not
-// part of it, and names that are then empty are left out. A string is its text, without escapes, and with U+FFFD for each byte that is not UTF-8 and each
+// The label of a scalar has the names of the objects around it before its own, with _ between them; empty ones are left
+// out. A string is its text, without escapes, and with U+FFFD for each byte that is not UTF-8 and each
 // half of a surrogate; a number is as it is written; true and false are these words. null and arrays give no label, and what would have a name of more
 // than maxJSONName bytes does not, either: one long name around many members would else take memory without bound.
 type jsonParser struct{ scanner jsonScanner }
@@ -167,7 +167,7 @@ func (s *jsonScanner) member() (name []byte, isInLine, ok bool) {
 		text = string(appendJSONText(nil, raw))
 	}
 	s.name = s.name[:0]
-	if text = strings.TrimSpace(text); text != "" {
+	if text != "" {
 		s.name = appendLabelName(s.name, text, len(s.path) == 0)
 	}
 	return s.name, false, s.colon()
