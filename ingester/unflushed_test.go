@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +82,8 @@ func TestEachLineIsSeenOnceAtEveryStep(t *testing.T) {
 			slices.Sort(good)
 			withBad := append(slices.Clone(good), "first", "last", "poison")
 			slices.Sort(withBad)
-			times, isAside := 0, false
+			var times atomic.Int32
+			isAside := false
 			watch := func(fault *faulty) func(*shard) {
 				return func(s *shard) {
 					fault.lease, fault.journal, fault.table = s.lease, s.journal, s.table
@@ -93,10 +95,10 @@ func TestEachLineIsSeenOnceAtEveryStep(t *testing.T) {
 							return
 						}
 						if !slices.Equal(got, good) && (isAside || !slices.Equal(got, withBad)) {
-							t.Errorf("%d lines are seen after %d steps: %q", len(got), times, got)
+							t.Errorf("%d lines are seen after %d steps: %q", len(got), times.Load(), got)
 						}
 						isAside = isAside || len(got) == len(good) // it stays there
-						times++
+						times.Add(1)
 					}
 				}
 			}
@@ -110,8 +112,8 @@ func TestEachLineIsSeenOnceAtEveryStep(t *testing.T) {
 			}
 			f.landed()
 			f.eventually("it is acknowledged", f.acknowledged)
-			if times < 20 {
-				t.Errorf("it was looked at %d times", times)
+			if n := times.Load(); n < 20 {
+				t.Errorf("it was looked at %d times", n)
 			}
 		})
 	}
