@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -131,6 +130,13 @@ func (a *API) readTail(q *question) (engine.TailQuery, error) {
 			Start: q.time("start", q.now.Add(-defaultSince).UnixNano()), End: q.now.UnixNano(),
 		},
 		Expr: expr,
+		// Of what is there already tails ask as queries do: a hundred that are opened at once are not a hundred queries at once.
+		Turn: func(ctx context.Context) (func(), error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, q.Limits.Timeout, &timeoutError{q.Limits.Timeout})
+			defer cancel()
+			leave, err := a.queue.enter(ctx, q.Tenant, q.Limits.Concurrency)
+			return leave, cause(ctx, err)
+		},
 	}
 	if text := q.text("delay_for"); text != "" {
 		seconds, err := strconv.ParseUint(text, 10, 32)
@@ -172,7 +178,7 @@ func (a *API) follow(conn *websocket.Conn, q *question, query engine.TailQuery, 
 	switch {
 	case a.closing.Err() != nil:
 		_ = conn.Close(websocket.StatusGoingAway, errClosing.Error())
-	case err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded):
+	case err != nil && ctx.Err() == nil:
 		a.warn(q, judge(err).status, err)
 		const most = 123 // bytes of a reason (RFC 6455, section 5.5)
 		reason := err.Error()

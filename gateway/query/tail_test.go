@@ -199,6 +199,33 @@ func TestTailEnds(t *testing.T) {
 	}
 }
 
+// What is there already is asked for by turn.
+func TestTailTurn(t *testing.T) {
+	turned := make(chan error, 1)
+	s := serve(t, &fake{tail: func(ctx context.Context, q engine.TailQuery, _ func(engine.TailBatch) error) error {
+		done, err := q.Turn(ctx)
+		if err == nil {
+			done()
+		}
+		turned <- err
+		return nil
+	}})
+	s.limits.Concurrency = 1
+	leave, err := s.api.queue.enter(t.Context(), "acme", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.dial(t, with(v1+"/tail", "query", `{app="a"}`)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { _, waiting := s.api.queue.state(); return waiting == 1 })
+	leave()
+	if err := <-turned; err != nil {
+		t.Error(err)
+	}
+	eventually(t, func() bool { running, waiting := s.api.queue.state(); return running+waiting == 0 })
+}
+
 // A client that does not read is let go.
 func TestTailSlow(t *testing.T) {
 	ended := make(chan error, 1)
