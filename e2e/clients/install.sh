@@ -1,6 +1,6 @@
 #!/bin/bash
-# Brings the clients that the tests with the build tag clients start: those of npm, two of Debian's log daemons, and an
-# OpenTelemetry Collector. Does nothing where all are there.
+# Brings the clients that the tests with the build tag clients start: those of npm, two of Debian's log daemons, an
+# OpenTelemetry Collector, and Loki's logcli. Does nothing where all are there.
 #
 # The daemons' packages are unpacked here, not installed: each of them would replace the machine's own log daemon, and they
 # exclude each other. So this changes nothing outside of its folder, needs no root, and starts no service.
@@ -39,4 +39,12 @@ if ! cmp -s otelcol/builder.yaml otelcol/build/.installed; then
 	version=$(sed -n 's/^  version: //p' otelcol/builder.yaml)
 	(cd otelcol && GOFLAGS=-buildvcs=false GOWORK=off go run "go.opentelemetry.io/collector/cmd/builder@v$version" --config builder.yaml)
 	cp otelcol/builder.yaml otelcol/build/.installed
+fi
+
+# logcli is no library and has a license of its own: a module apart builds it, and nothing of it is linked.
+if ! cmp -s logcli/go.mod logcli/build/.installed; then
+	rm -rf logcli/build
+	mkdir logcli/build
+	(cd logcli && GOFLAGS=-buildvcs=false GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o build/logcli github.com/grafana/loki/v3/cmd/logcli)
+	cp logcli/go.mod logcli/build/.installed
 fi
