@@ -3,10 +3,13 @@ package wal
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/casteloig/logthra/shared/embedded/enginetest"
 )
@@ -250,4 +253,37 @@ func TestFollowersOverARestartOfNATS(t *testing.T) {
 		}
 	}
 	eventually(t, "what has landed is known", func() bool { p, _ := owners.Position(0); return p.Landed == 42 })
+}
+
+// A record that was confirmed is read at once, though the server that reads may not have it yet.
+func TestBetweenOnACluster(t *testing.T) {
+	servers, url := enginetest.NATSCluster(t, 3)
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	cfg := oneShard()
+	cfg.Replicas = len(servers)
+	w, err := Open(t.Context(), nc, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		ack := publish(t, w, "", numbered(i))
+		_, last, err := w.Extent(t.Context(), 0)
+		if err != nil || last != ack.Sequence {
+			t.Fatalf("the last record is %d, not %d: %v", last, ack.Sequence, err)
+		}
+		n := 0
+		for record, err := range w.Between(t.Context(), 0, ack.Sequence-1, last, "acme") {
+			if err != nil || record.Sequence != ack.Sequence {
+				t.Fatal(record.Sequence, err)
+			}
+			n++
+		}
+		if n != 1 {
+			t.Fatalf("%d records", n)
+		}
+	}
 }
