@@ -354,7 +354,8 @@ func TestWALIsLostAndMadeAnew(t *testing.T) {
 	}
 	in.stop()
 	f.nats.Stop()
-	g := &fixture{t: t, nats: newNATS(t), shards: 2, store: f.store, link: f.link, database: f.database, next: f.next}
+	g := &fixture{t: t, dir: t.TempDir(), shards: 2, store: f.store, link: f.link, database: f.database, next: f.next}
+	g.startNATS("127.0.0.1:0")
 	_, g.wal = g.connect()
 	g.newCutter()
 	g.wantAll("acme")
@@ -582,6 +583,23 @@ func TestNATSIsAway(t *testing.T) {
 	if got := f.rows("acme", c); len(got) != 50 {
 		t.Errorf("%d rows of 50", len(got))
 	}
+}
+
+// A restart of NATS delays a query, and takes no line from it.
+func TestNATSIsRestarted(t *testing.T) {
+	f := newFixture(t, 2)
+	f.run(func(c *ingester.Config) { c.OwnerTimeout, c.DrainTimeout = 10*time.Second, time.Second })
+	f.owned()
+	address := strings.TrimPrefix(f.nats.URL(), "nats://")
+	for range 3 {
+		f.push("acme", api, 5, 10)
+		f.nats.Stop()
+		f.startNATS(address)
+		f.wantAll("acme")
+		f.eventually("pushes are taken again", func() bool { return f.wal.Ready(t.Context()) == nil })
+	}
+	f.push("acme", api, 5, 10)
+	f.wantAll("acme")
 }
 
 // Lines are pushed without a pause while batches land all the time and shards change hands. Every query sees all lines that were

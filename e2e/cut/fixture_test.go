@@ -41,6 +41,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 type fixture struct {
 	t        testing.TB
 	nats     *embedded.NATS
+	dir      string // of nats
 	shards   int
 	wal      *wal.WAL // of the gateway
 	cutter   *cut.Cutter
@@ -52,7 +53,8 @@ type fixture struct {
 
 func newFixture(t testing.TB, shards int) *fixture {
 	t.Helper()
-	f := &fixture{t: t, nats: enginetest.NATS(t), shards: shards, database: fmt.Sprintf("cut_%d", databases.Add(1))}
+	f := &fixture{t: t, dir: t.TempDir(), shards: shards, database: fmt.Sprintf("cut_%d", databases.Add(1))}
+	f.startNATS("127.0.0.1:0")
 	clickhouse := enginetest.ClickHouse(t)
 	f.link = newLink(t, clickhouse.Addr())
 	f.store = f.open(clickhouse.Addr())
@@ -62,6 +64,17 @@ func newFixture(t testing.TB, shards int) *fixture {
 	_, f.wal = f.connect()
 	f.newCutter()
 	return f
+}
+
+// startNATS starts NATS, again if it ran before. It stops with the test.
+func (f *fixture) startNATS(listen string) {
+	f.t.Helper()
+	server, err := embedded.StartNATS(embedded.NATSConfig{Dir: f.dir, Listen: listen, Logger: quiet()})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.nats = server
+	f.t.Cleanup(server.Stop)
 }
 
 func (f *fixture) newCutter() {
@@ -85,7 +98,8 @@ func (f *fixture) open(address string) *store.Store {
 
 func (f *fixture) connect() (*nats.Conn, *wal.WAL) {
 	f.t.Helper()
-	nc, err := f.nats.Conn(nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	nc, err := nats.Connect(f.nats.URL(), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // it is restarted under them
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -410,12 +424,6 @@ func (f *fixture) loseBucket() {
 		f.t.Fatal(err)
 	}
 	_, f.wal = f.connect()
-}
-
-// newNATS is another server, that knows nothing.
-func newNATS(t testing.TB) *embedded.NATS {
-	t.Helper()
-	return enginetest.NATS(t)
 }
 
 // insert inserts the entries of one record.

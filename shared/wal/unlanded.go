@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // ErrTrimmed is returned where records that were asked for are not in the WAL any more. Those have landed.
 var ErrTrimmed = errors.New("records have landed and were trimmed meanwhile")
+
+// answerTimeout is how long an answer of NATS is waited for where it is soon asked again: a server that is restarted forgets the question.
+const answerTimeout = 2 * time.Second
 
 // Extent is the sequences of the records that a shard holds. Of one that holds none, last is first-1. Records before first have
 // landed, or never were in this WAL.
@@ -41,7 +45,9 @@ func (w *WAL) between(ctx context.Context, shard int, after, last uint64, tenant
 		return err
 	}
 	// Without this the end could not be told from a server that does not know of the last records yet.
-	newest, err := stream.GetLastMsgForSubject(ctx, subject(tenant, shard))
+	asking, cancel := context.WithTimeout(ctx, answerTimeout)
+	newest, err := stream.GetLastMsgForSubject(asking, subject(tenant, shard))
+	cancel()
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound), err == nil && newest.Sequence <= after:
 		return w.stillHolds(ctx, shard, after)
@@ -73,6 +79,8 @@ func (w *WAL) between(ctx context.Context, shard int, after, last uint64, tenant
 
 // stillHolds returns ErrTrimmed if not all records after a sequence are there any more.
 func (w *WAL) stillHolds(ctx context.Context, shard int, after uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	first, _, err := w.Extent(ctx, shard)
 	if err == nil && first > after+1 {
 		return ErrTrimmed

@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	// lookTimeout is how long it is tried to find out where a shard ends, as while NATS is restarted.
-	lookTimeout = 5 * time.Second
+	// lookTimeout is how long it is tried to find out where a shard ends, as while NATS is restarted, and lookPatience how long
+	// the first answer may take.
+	lookTimeout  = 5 * time.Second
+	lookPatience = time.Second
 	// askPatience is how long an ingester may say nothing. One that is asked says something twice a second.
 	askPatience = 2 * time.Second
 	// readTimeout is how long a shard may take to be read from the WAL.
@@ -57,8 +59,11 @@ func (c *Cutter) look(ctx context.Context, parts []part) error {
 
 // extent asks for the first and the last record of a shard until ctx ends.
 func (c *Cutter) extent(ctx context.Context, shard int) (first, last uint64, err error) {
-	for {
-		if first, last, err = c.wal.Extent(ctx, shard); err == nil || !pause(ctx) {
+	for patience := lookPatience; ; patience *= 2 {
+		attempt, cancel := context.WithTimeout(ctx, patience) // a server that is restarted forgets the question
+		first, last, err = c.wal.Extent(attempt, shard)
+		cancel()
+		if err == nil || !pause(ctx) {
 			return first, last, err
 		}
 	}
@@ -168,6 +173,17 @@ func (c *Cutter) ask(ctx context.Context, q *question, owner string, parts []*pa
 	return fallbackUnreachable, nil
 }
 
+// landed asks how far a shard has landed; 0: there is no answer.
+func (c *Cutter) landed(ctx context.Context, shard int) uint64 {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	position, err := c.wal.Position(ctx, shard)
+	if err != nil {
+		return 0
+	}
+	return position.Landed
+}
+
 // read reads what a shard holds that has not landed from the WAL, or as much of it as time allows.
 func (c *Cutter) read(ctx context.Context, q *question, p *part) error {
 	within, cancel := context.WithTimeout(ctx, readTimeout)
@@ -177,9 +193,7 @@ func (c *Cutter) read(ctx context.Context, q *question, p *part) error {
 		return err
 	}
 	w.Begin(uint32(p.shard))
-	if position, err := c.wal.Position(within, p.shard); err == nil {
-		p.landed = max(p.landed, position.Landed)
-	}
+	p.landed = max(p.landed, c.landed(within, p.shard))
 	for reached := p.landed; reached < p.last; {
 		reached, err = w.Read(within, c.wal, p.shard, reached, p.last)
 		if err == nil {
