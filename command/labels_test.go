@@ -10,11 +10,6 @@ import (
 func TestLabels(t *testing.T) {
 	t.Parallel()
 	f := newForeign(t)
-	data := ""
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
-		fmt.Fprintf(w, `{"status":"success","data":%s}`, data)
-		return true
-	}
 	const streams = `[{"app":"shop","pod":"b"},{"pod":"a","app":"shop"},{"app":"pay \"x\""}]`
 	for _, c := range []struct {
 		data       string
@@ -35,7 +30,10 @@ func TestLabels(t *testing.T) {
 		{`[{"app":"shop"}]`, []string{"series", "--json", "--cardinality"}, "/loki/api/v1/series?end=1795352400000000000&start=1795345200000000000", "[\n  {\n    \"label\": \"app\",\n    \"values\": 1,\n    \"streams\": 1\n  }\n]\n"},
 		{`[]`, []string{"series"}, "/loki/api/v1/series?end=1795352400000000000&start=1795345200000000000", ""},
 	} {
-		data = c.data
+		f.with(func(w http.ResponseWriter, _ *http.Request) bool {
+			fmt.Fprintf(w, `{"status":"success","data":%s}`, c.data)
+			return true
+		})
 		code, stdout, stderr := run(t, "", append(c.args, append(strings.Fields(aroundNoon), "--url", f.URL)...)...)
 		if code != 0 || stdout != c.want || stderr != "" {
 			t.Errorf("%q: exit code %d, %s\ngot\n%s\nwant\n%s", c.args, code, stderr, stdout, c.want)
@@ -45,10 +43,10 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%q: asked %s\nwant %s", c.args, got, c.path)
 		}
 	}
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+	f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "parse error at line 1, col 2: no", http.StatusBadRequest)
 		return true
-	}
+	})
 	code, _, stderr := run(t, "", "labels", "--url", f.URL, "--match", "{=}")
 	if want := "logthra: labels: parse error at line 1, col 2: no\n  {=}\n   ^\n"; code != exitFailure || stderr != want {
 		t.Errorf("exit code %d, %q", code, stderr)

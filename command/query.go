@@ -1,15 +1,11 @@
 package command
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,15 +14,6 @@ import (
 
 	"github.com/casteloig/logthra/command/answer"
 	"github.com/casteloig/logthra/command/terminal"
-)
-
-// Entries are asked for in pages of about so many bytes of lines, within these numbers of lines. A page is in memory, as it has to be
-// brought into order.
-const (
-	pageBytes = 4 << 20
-	firstPage = 500
-	leastPage = 100
-	mostPage  = 5000 // those included that are asked for again; gateways refuse more by default
 )
 
 // chartPoints is how many points a series has unless --step says otherwise, or nearly so many.
@@ -76,8 +63,8 @@ type question struct {
 	step     time.Duration
 	notes    io.Writer
 	kind     answer.Kind
-	series   []answer.Series // of a chart or a table, which are written when all are there
-	found    int             // lines or series
+	series   []answer.Series
+	found    int // lines or series
 	stats    answer.Stats
 	began    time.Time
 }
@@ -125,29 +112,23 @@ func (q *question) instant(ctx context.Context) error {
 	return q.writeSeries()
 }
 
-// pages asks for entries page by page. A page begins with the time at which the one before ended, as there may be more entries of that time:
-// those that were shown are asked for again, and left out. The answer to a metric query is a single page.
+// pages asks for entries until there are enough. The answer to a metric query is a single page.
 func (q *question) pages(ctx context.Context) error {
 	lines := q.lines(os.Stdout, q.Output)
-	start, end := q.from.UnixNano(), q.to.UnixNano()
-	size, shown, edge := firstPage, map[answer.ID]int{}, int64(0) // what was shown of the time edge, at which the last page ended
+	p := newPaging(q.from.UnixNano(), q.to.UnixNano(), int(q.Limit), q.Forward)
 	q.step = q.stepOf()
-	for {
-		again := 0
-		for _, n := range shown {
-			again += n
-		}
-		want := max(min(size, mostPage-again), 1)
-		if q.Limit > 0 {
-			want = min(want, int(q.Limit)-q.found)
-		}
-		entries, err := q.page(ctx, "query_range", url.Values{
-			"start": {nanoseconds(start)}, "end": {nanoseconds(end)}, "limit": {strconv.Itoa(want + again)}, "direction": {q.direction()},
-			"step": {strconv.FormatFloat(q.step.Seconds(), 'f', -1, 64)},
-		})
-		if refused := (*refusalError)(nil); again >= mostPage && errors.As(err, &refused) && !refused.again() {
-			return fmt.Errorf("%d lines or more have the time %s, and the gateway answers with no more than some at once; narrow the query, or raise the gateway's --query-max-entries: %w",
-				again, time.Unix(0, edge).UTC().Format(time.RFC3339Nano), err)
+	for more := true; more; {
+		parameters := p.parameters()
+		parameters.Set("step", strconv.FormatFloat(q.step.Seconds(), 'f', -1, 64))
+		entries, err := q.page(ctx, "query_range", parameters)
+		if most, ok := mostEntries(err); ok {
+			if p.smaller(most) {
+				continue
+			}
+			if p.again > 0 {
+				return fmt.Errorf("%d lines or more have the time %s, and the gateway answers with no more than %d; narrow the query, or raise the gateway's --query-max-entries",
+					p.again, time.Unix(0, p.edge).UTC().Format(time.RFC3339Nano), most)
+			}
 		}
 		if err != nil {
 			return err
@@ -155,47 +136,27 @@ func (q *question) pages(ctx context.Context) error {
 		if q.kind != answer.Streams {
 			return q.writeSeries()
 		}
-		last := len(entries) < want+again
-		byTime(entries, q.Forward)
-		entries = left(entries, edge, shown)
-		entries = entries[:min(len(entries), want)]
+		entries, more = p.take(entries)
 		if err := lines.Write(entries); err != nil {
 			return err
 		}
 		q.found += len(entries)
-		if last || q.found == int(q.Limit) || len(entries) == 0 {
-			q.remark(last)
-			return nil
-		}
-		if newEdge := entries[len(entries)-1].Time; newEdge != edge {
-			edge = newEdge
-			clear(shown)
-		}
-		bytes := 0
-		for i := range entries {
-			bytes += len(entries[i].Line)
-			if entries[i].Time == edge {
-				shown[entries[i].ID()]++
-			}
-		}
-		size = min(max(pageBytes/(bytes/len(entries)+1), leastPage), mostPage)
-		if q.Forward {
-			start = edge
-		} else {
-			end = edge + 1
-		}
 	}
+	q.remark()
+	return nil
 }
 
 // remark says how much was found, if somebody sits there: that it is nothing, or that it may not be all.
-func (q *question) remark(all bool) {
+func (q *question) remark() {
+	which := "newest"
+	if q.Forward {
+		which = "oldest"
+	}
 	switch {
 	case q.found == 0:
 		fmt.Fprintf(q.notes, "no lines from %s to %s\n", q.from.Format(time.RFC3339), q.to.Format(time.RFC3339))
-	case !all && q.Forward:
-		fmt.Fprintf(q.notes, "these are the oldest %d; there may be more (--limit)\n", q.found)
-	case !all:
-		fmt.Fprintf(q.notes, "these are the newest %d; there may be more (--limit)\n", q.found)
+	case q.found == int(q.Limit):
+		fmt.Fprintf(q.notes, "these are the %s %d; there may be more (--limit)\n", which, q.found)
 	}
 }
 
@@ -208,7 +169,7 @@ func (q *question) printStats() {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// page asks for one page. Series are written, or kept until all are there.
+// page asks for one page. Series are kept.
 func (q *question) page(ctx context.Context, path string, parameters url.Values) ([]answer.Entry, error) {
 	parameters.Set("query", q.Query)
 	var entries []answer.Entry
@@ -230,38 +191,6 @@ func (q *question) page(ctx context.Context, path string, parameters url.Values)
 	q.stats.Lines += summary.Stats.Lines
 	q.stats.Bytes += summary.Stats.Bytes
 	return entries, nil
-}
-
-func (q *question) direction() string {
-	if q.Forward {
-		return "forward"
-	}
-	return "backward"
-}
-
-// byTime brings entries into the order of time, the oldest first if forward. Those of the same time stay as they are.
-func byTime(entries []answer.Entry, forward bool) {
-	slices.SortStableFunc(entries, func(a, b answer.Entry) int {
-		if forward {
-			return cmp.Compare(a.Time, b.Time)
-		}
-		return cmp.Compare(b.Time, a.Time)
-	})
-}
-
-// left are the entries without those of a time that were shown before, each as often as it was shown.
-func left(entries []answer.Entry, at int64, shown map[answer.ID]int) []answer.Entry {
-	if len(shown) == 0 {
-		return entries
-	}
-	shown = maps.Clone(shown)
-	return slices.DeleteFunc(entries, func(e answer.Entry) bool {
-		if e.Time != at || shown[e.ID()] == 0 {
-			return false
-		}
-		shown[e.ID()]--
-		return true
-	})
 }
 
 // steps are those that a clock has.

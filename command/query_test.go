@@ -30,11 +30,17 @@ import (
 type foreign struct {
 	*httptest.Server
 
-	entries []answer.Entry
-	answer  func(http.ResponseWriter, *http.Request) bool // before all else; true: that was it
-
-	mu       sync.Mutex // guards requests
+	mu       sync.Mutex // guards the others
+	entries  []answer.Entry
+	answer   func(http.ResponseWriter, *http.Request) bool // before all else; true: that was it
 	requests []*http.Request
+}
+
+// with changes how it answers.
+func (f *foreign) with(answer func(http.ResponseWriter, *http.Request) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answer = answer
 }
 
 func newForeign(t *testing.T, entries ...answer.Entry) *foreign {
@@ -53,8 +59,9 @@ func (f *foreign) asked() []*http.Request {
 func (f *foreign) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.requests = append(f.requests, r)
+	first := f.answer
 	f.mu.Unlock()
-	if f.answer != nil && f.answer(w, r) {
+	if first != nil && first(w, r) {
 		return
 	}
 	p := r.URL.Query()
@@ -165,10 +172,10 @@ func TestQueryFormats(t *testing.T) {
 func TestQueryRequests(t *testing.T) {
 	t.Parallel()
 	f := newForeign(t)
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+	f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 		fmt.Fprint(w, `{"data":{"resultType":"vector","result":[]}}`)
 		return true
-	}
+	})
 	for _, c := range []struct {
 		flags, path string
 		want        url.Values
@@ -276,23 +283,34 @@ func TestQueryPages(t *testing.T) {
 	}
 }
 
-// Where more entries have the same time than a gateway answers with, it is said what can be done.
-func TestQueryManyAtOnce(t *testing.T) {
+// A gateway may answer with fewer entries than others. Where more of them have the same time, it is said what can be done.
+func TestQueryFewAtOnce(t *testing.T) {
 	t.Parallel()
-	f := newForeign(t)
+	var entries []answer.Entry
 	for i := range 6000 {
-		f.entries = append(f.entries, answer.Entry{Time: noon.UnixNano(), Line: strconv.Itoa(i)})
+		entries = append(entries, answer.Entry{Time: noon.UnixNano() + int64(i/90), Line: strconv.Itoa(i)})
 	}
-	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
-		limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
-		if limit > 5000 {
-			http.Error(w, "max entries limit per query exceeded", http.StatusBadRequest)
+	f := newForeign(t, entries...)
+	bound := func(most int) {
+		f.with(func(w http.ResponseWriter, r *http.Request) bool {
+			limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+			if limit > most {
+				http.Error(w, fmt.Sprintf("max entries limit per query exceeded, limit > max_entries_limit_per_query (%d > %d)", limit, most), http.StatusBadRequest)
+			}
+			return limit > most
+		})
+	}
+	for _, most := range []int{100, 501, 5000} {
+		bound(most)
+		code, stdout, stderr := ask(t, f, aroundNoon+" --limit all -o raw", "{}")
+		if code != 0 || stderr != "" || strings.Count(stdout, "\n") != 6000 {
+			t.Errorf("%d at most: exit code %d, %d lines, %s", most, code, strings.Count(stdout, "\n"), stderr)
 		}
-		return limit > 5000
 	}
-	code, stdout, stderr := ask(t, f, aroundNoon+" --limit all -o raw", "{}")
-	wantFailure(t, code, exitFailure, stderr, "5000 lines or more have the time 2026-11-22T12:00:00.123456789Z", "--query-max-entries", "max entries limit per query exceeded")
-	if n := strings.Count(stdout, "\n"); n != 5000 {
+	bound(90)
+	code, stdout, stderr := ask(t, f, aroundNoon+" --limit all --forward -o raw", "{}")
+	wantFailure(t, code, exitFailure, stderr, "90 lines or more have the time 2026-11-22T12:00:00.123456789Z", "no more than 90", "--query-max-entries")
+	if n := strings.Count(stdout, "\n"); n != 90 {
 		t.Errorf("%d lines", n)
 	}
 }
@@ -305,10 +323,11 @@ func TestQuerySeries(t *testing.T) {
 	const vector = `{"data":{"resultType":"vector","result":[{"metric":{"app":"shop"},"value":[1795345200,"1.5"]},{"metric":{"app":"pay","env":"prod"},"value":[1795345200,"20"]},{"metric":{"app":"new"},"value":[1795345200,"NaN"]}]}}`
 	const scalar = `{"data":{"resultType":"scalar","result":[1795345200,"3"]}}`
 	f := newForeign(t)
-	var text string
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
-		fmt.Fprint(w, text)
-		return true
+	answers := func(text string) {
+		f.with(func(w http.ResponseWriter, _ *http.Request) bool {
+			fmt.Fprint(w, text)
+			return true
+		})
 	}
 	for _, c := range []struct{ name, answer, flags, want string }{
 		{"chart", matrix, "--step 30m", "app=pay     █ █  min 1234567  max 1234567  last 1234567\napp=shop  ▂▅█▃▁  min       0  max       9  last       0\n"},
@@ -326,7 +345,7 @@ func TestQuerySeries(t *testing.T) {
 		{"raw scalar", scalar, "--instant -o raw", "3\n"},
 		{"nothing", `{"data":{"resultType":"matrix","result":[]}}`, "", ""},
 	} {
-		text = c.answer
+		answers(c.answer)
 		code, stdout, stderr := ask(t, f, aroundNoon+" "+c.flags, "rate({}[5m])")
 		warning := ""
 		if c.answer == matrix {
@@ -336,7 +355,7 @@ func TestQuerySeries(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s\ngot\n%s\nwant\n%s", c.name, code, stderr, stdout, c.want)
 		}
 	}
-	text = vector
+	answers(vector)
 	if _, stdout, _ := ask(t, f, "--instant", "sort(rate({}[5m]))"); !strings.HasPrefix(stdout, "app   env   VALUE\nshop") {
 		t.Errorf("what was sorted is sorted again:\n%s", stdout)
 	}
@@ -366,20 +385,20 @@ func TestQueryErrors(t *testing.T) {
 		{"not Loki", `{}`, 200, "<html>", "logthra: query: the answer is not of Loki's form, at byte 0: invalid character '<' looking for beginning of value\n"},
 		{"cut off", `{}`, 200, `{"data":{"resultType":"streams","result":[`, "logthra: query: the answer is not of Loki's form, at byte 42: unexpected EOF\n"},
 	} {
-		f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+		f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(c.status)
 			fmt.Fprint(w, c.body)
 			return true
-		}
+		})
 		code, stdout, stderr := ask(t, f, "", c.query)
 		if code != exitFailure || stdout != "" || stderr != c.want {
 			t.Errorf("%s: exit code %d, stdout %q\ngot  %q\nwant %q", c.name, code, stdout, stderr, c.want)
 		}
 	}
-	f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+	f.with(func(_ http.ResponseWriter, r *http.Request) bool {
 		<-r.Context().Done()
 		return true
-	}
+	})
 	code, _, stderr := ask(t, f, "--timeout 100ms", "{}")
 	wantFailure(t, code, exitFailure, stderr, "query: no answer within 100ms (--timeout) from "+f.URL)
 	for _, c := range []struct {
@@ -416,12 +435,12 @@ func TestQueryInterrupted(t *testing.T) {
 	t.Parallel()
 	f := newForeign(t)
 	asked, canceled := make(chan struct{}), make(chan struct{})
-	f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+	f.with(func(_ http.ResponseWriter, r *http.Request) bool {
 		close(asked)
 		<-r.Context().Done()
 		close(canceled)
 		return true
-	}
+	})
 	l := begin(t, nil, "query", "--url", f.URL, "{}")
 	<-asked
 	l.signal(syscall.SIGINT)
@@ -434,18 +453,17 @@ func TestQueryInterrupted(t *testing.T) {
 // Who reads the first lines gets them before the rest is there, and ends the tool quietly by reading no more.
 func TestQueryPipe(t *testing.T) {
 	t.Parallel()
-	f := newForeign(t)
+	var entries []answer.Entry
 	for i := range 3 * firstPage {
-		f.entries = append(f.entries, answer.Entry{Time: noon.UnixNano() + int64(i), Line: fmt.Sprintf("line %d", i)})
+		entries = append(entries, answer.Entry{Time: noon.UnixNano() + int64(i), Line: fmt.Sprintf("line %d", i)})
 	}
-	first, goOn := true, make(chan struct{})
-	f.answer = func(http.ResponseWriter, *http.Request) bool {
-		if !first {
+	f, goOn := newForeign(t, entries...), make(chan struct{})
+	f.with(func(http.ResponseWriter, *http.Request) bool {
+		if len(f.asked()) > 1 {
 			<-goOn
 		}
-		first = false
 		return false
-	}
+	})
 	cmd := exec.Command(os.Args[0], "query", "--url", f.URL, "--forward", "--limit", "all", "--from", "2026-11-22", "--to", "2026-11-23", "-o", "raw", "{}")
 	cmd.Env = append(os.Environ(), commandEnv+"=1")
 	var stderr strings.Builder
@@ -489,7 +507,7 @@ func TestQueryTerminal(t *testing.T) {
 			t.Errorf("%s:\ngot  %q\nwant %q", c.flags, got, c.want)
 		}
 	}
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+	f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 		fmt.Fprint(w, `{"data":{"resultType":"matrix","result":[`)
 		for i, app := range []string{"payment-provider-adapter", "shop"} {
 			if i > 0 {
@@ -506,7 +524,7 @@ func TestQueryTerminal(t *testing.T) {
 		}
 		fmt.Fprint(w, `]}}`)
 		return true
-	}
+	})
 	for width, want := range map[uint16]string{
 		130: "common labels: {env=\"prod\"}\r\n" +
 			"app=shop                      ▁▁▁▁▁▂▂▂▂▂▂▂▂▃▃▃▃▃▃▃▃▃▄▄▄▄▄▄▄▄▅▅▅▅▅▅▅▅▆▆▆▆▆▆▆▆▆▇▇▇▇▇▇▇▇█████   min 0  max 118  last 118\r\n" +

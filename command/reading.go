@@ -156,6 +156,23 @@ func refusal(response *http.Response) error {
 	return &refusalError{response.StatusCode, reason}
 }
 
+// mostOfRefusal is how many entries a gateway answers with at most, as it says when it is asked for more.
+var mostOfRefusal = regexp.MustCompile(`limit > max_entries_limit\S* \(\d+ > (\d+)\)`)
+
+// mostEntries tells whether an error is that more entries were asked for than a gateway answers with, and how many those are.
+func mostEntries(err error) (most int, ok bool) {
+	refused := (*refusalError)(nil)
+	if !errors.As(err, &refused) {
+		return 0, false
+	}
+	number := mostOfRefusal.FindStringSubmatch(refused.reason)
+	if number == nil {
+		return 0, false
+	}
+	most, err = strconv.Atoi(number[1])
+	return most, err == nil && most > 0
+}
+
 // placeOfError is where a query is at fault, as the server says it.
 var placeOfError = regexp.MustCompile(`at line (\d+), col (\d+)`)
 

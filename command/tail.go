@@ -89,16 +89,20 @@ func (t *tailing) run(ctx context.Context) error {
 	if limit == 0 {
 		start, limit = time.Now().UnixNano(), 1
 	}
-	began := false
+	began, missed := false, tailMissed
 	for wait := tailFirstWait; ; wait = min(2*wait, tailLongestWait) {
 		from, most, known := start, limit, map[entryAt]int(nil)
 		if t.shown.newest > 0 {
-			from, most = t.shown.since(), tailMissed
+			from, most = t.shown.since(), missed
 			known = t.shown.from(from)
 		}
 		connected, err := t.follow(ctx, from, most, known)
 		if ctx.Err() != nil {
 			return err
+		}
+		if fewer, ok := mostEntries(err); began && ok && fewer < missed {
+			missed = fewer
+			continue
 		}
 		if refused := (*refusalError)(nil); !began && !connected || errors.As(err, &refused) && !refused.again() {
 			return err

@@ -29,7 +29,7 @@ type tailed struct {
 func newTailed(t *testing.T) (f *foreign, connections <-chan *tailed) {
 	made, ended := make(chan *tailed), make(chan struct{})
 	f = newForeign(t)
-	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+	f.with(func(w http.ResponseWriter, r *http.Request) bool {
 		conn, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			t.Error(err)
@@ -41,7 +41,7 @@ func newTailed(t *testing.T) (f *foreign, connections <-chan *tailed) {
 		case <-ended:
 		}
 		return true
-	}
+	})
 	t.Cleanup(func() { close(ended) })
 	return f, made
 }
@@ -116,6 +116,16 @@ func TestTailConnectsAgain(t *testing.T) {
 	l.eventually("what is new", func() bool {
 		return l.stdout.String() == "1\n2\n20000\n20500\n21000\n21000\n11500\n21000\n22000\n23000\n23000\n"
 	})
+
+	// A gateway that answers with fewer entries is asked for those.
+	hand := f.answer
+	f.with(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("limit") == "1000" {
+			return hand(w, r)
+		}
+		http.Error(w, "max entries limit per query exceeded, limit > max_entries_limit_per_query (5000 > 1000)", http.StatusBadRequest)
+		return true
+	})
 	must(t, c.CloseNow())
 
 	c = <-connections
@@ -125,10 +135,10 @@ func TestTailConnectsAgain(t *testing.T) {
 		t.Errorf("it says %d times that the connection is lost: %s", n, l.stderr)
 	}
 	// An answer that will not change ends it.
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+	f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "no credential", http.StatusUnauthorized)
 		return true
-	}
+	})
 	must(t, c.CloseNow())
 	if code := l.wait(); code != exitFailure || !strings.HasSuffix(l.stderr.String(), "logthra: tail: 401 Unauthorized: no credential\n") {
 		t.Errorf("exit code %d: %s", code, l.stderr)
@@ -144,10 +154,10 @@ func TestTailErrors(t *testing.T) {
 	if code := l.wait(); code != exitFailure || !strings.Contains(l.stderr.String(), "a metric query cannot be followed") {
 		t.Errorf("exit code %d: %s", code, l.stderr)
 	}
-	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+	f.with(func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, "parse error at line 1, col 3: no", http.StatusBadRequest)
 		return true
-	}
+	})
 	code, _, stderr := run(t, "", "tail", "--url", f.URL, "{}x")
 	if want := "logthra: tail: parse error at line 1, col 3: no\n  {}x\n    ^\n"; code != exitFailure || stderr != want {
 		t.Errorf("exit code %d: %q", code, stderr)
