@@ -277,6 +277,13 @@ func TestAsked(t *testing.T) {
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Limit: 5000})
 	want(f.limit, 3)
 	want(f.name, "a/b")
+	s.limits.MaxEntries = 20
+	get(v1+"/query_range", "query", `{app="a"}`)
+	want(f.query.Limit, 20)
+	s.limits.MaxEntries = 0
+	get(v1+"/query_range", "query", `{app="a"}`, "limit", "1000000")
+	want(f.query.Limit, 1000000)
+	s.limits.MaxEntries = 5000
 	get(v1+"/patterns", "query", `{app="a"}`, "step", "10s")
 	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 10e9, Limit: 5000})
 }

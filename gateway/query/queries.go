@@ -1,6 +1,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -29,8 +30,9 @@ func parseLog(query string) (*logql.LogExpr, error) {
 
 // entries is how many are wanted, which a tenant's limit may forbid.
 func (q *question) entries() int {
-	limit := q.count("limit", defaultLimit)
-	if most := q.Limits.MaxEntries; most > 0 && limit > most {
+	most := cmp.Or(q.Limits.MaxEntries, math.MaxInt)
+	limit := q.count("limit", min(defaultLimit, most))
+	if limit > most {
 		q.fail("max entries limit per query exceeded, limit > max_entries_limit_per_query (%d > %d)", limit, most)
 	}
 	return limit
