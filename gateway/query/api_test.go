@@ -285,7 +285,7 @@ func TestAsked(t *testing.T) {
 	want(f.query.Limit, 1000000)
 	s.limits.MaxEntries = 5000
 	get(v1+"/patterns", "query", `{app="a"}`, "step", "10s")
-	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 10e9, Limit: 5000})
+	want(f.query, engine.Query{Tenant: "acme", Limits: limits, Start: start, End: end, Step: 10e9})
 }
 
 // What can't be answered is refused in plain text that says why.

@@ -293,7 +293,7 @@ func (a *API) patterns(q *question) (answer, error) {
 	start, end := q.span(defaultSince)
 	q.within(time.Duration(end - start))
 	query := engine.Query{
-		Tenant: q.Tenant, Limits: q.engineLimits(), Start: start, End: end, Step: q.step(start, end), Limit: max(q.Limits.MaxEntries, 1),
+		Tenant: q.Tenant, Limits: q.engineLimits(), Start: start, End: end, Step: q.step(start, end),
 	}
 	return func(ctx context.Context, w *writer) error {
 		found, err := a.cfg.Engine.Patterns(ctx, query, expr)
