@@ -151,7 +151,7 @@ func (l *logQuery) slices(ctx context.Context, start, end int64) error {
 	return nil
 }
 
-// slice adds the entries at from <= time < to to the answer, as many as are still wanted.
+// slice adds to the answer the entries at from <= time < to, as many as are still wanted.
 func (l *logQuery) slice(ctx context.Context, from, to int64) error {
 	l.top.limit = l.q.Limit - len(l.answer.Entries)
 	if l.q.Interval > 0 { // which of them are wanted is known only once they are in order

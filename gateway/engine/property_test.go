@@ -280,11 +280,8 @@ func (f *fixture) compare(ctx context.Context, a *reference, words *logqltest.Vo
 		expr := words.Log(r)
 		want, wantErr := a.logs(q, expr)
 		got, gotErr := f.Logs(ctx, q, expr)
-		switch {
-		case (wantErr == nil) != (gotErr == nil):
-			return fmt.Errorf("%s\nreference: %w\nengine: %w", expr, wantErr, gotErr)
-		case wantErr != nil:
-			return nil
+		if wantErr != nil || gotErr != nil {
+			return onlyOne(expr, q, wantErr, gotErr)
 		}
 		if want, got := fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", got.Entries); want != got {
 			return fmt.Errorf("%s\n%+v\n--- reference\n%s\n--- engine\n%s", expr, q, strings.ReplaceAll(want, "} {", "}\n{"), strings.ReplaceAll(got, "} {", "}\n{"))
@@ -297,16 +294,21 @@ func (f *fixture) compare(ctx context.Context, a *reference, words *logqltest.Vo
 	}
 	want, wantErr := a.metric(q, expr)
 	got, gotErr := f.Metric(ctx, q, expr)
-	switch {
-	case (wantErr == nil) != (gotErr == nil):
-		return fmt.Errorf("%s\n%+v\nreference: %w\nengine: %w", expr, q, wantErr, gotErr)
-	case wantErr != nil:
-		return nil
+	if wantErr != nil || gotErr != nil {
+		return onlyOne(expr, q, wantErr, gotErr)
 	}
 	if want.IsScalar != got.IsScalar || !slices.EqualFunc(want.Series, got.Series, isSameSeries) {
 		return fmt.Errorf("%s\n%+v\n--- reference\n%v\n--- engine\n%v", expr, q, want.Series, got.Series)
 	}
 	return nil
+}
+
+// onlyOne is an error where only one of both had one.
+func onlyOne(expr logql.Expr, q Query, want, got error) error {
+	if (want == nil) == (got == nil) {
+		return nil
+	}
+	return fmt.Errorf("%s\n%+v\nreference: %w\nengine: %w", expr, q, want, got)
 }
 
 // isSameSeries allows for the order in which fractions were added.

@@ -180,23 +180,23 @@ func (f *sift) lineFilter(stage *logql.LineFilter) {
 	if !f.afford(len(stage.Alternatives)) {
 		return
 	}
-	var any, sure []string // of the alternatives; negative ones are the opposite of any
+	var some, sure []string // of the alternatives; negative operators want none of them
 	certain := true
 	for _, a := range stage.Alternatives {
 		holds, needs, ok := f.linePattern(stage.Op, a)
 		if !ok {
 			certain = false
-			any = append(any, "1") // it may hold
+			some = append(some, "1") // it may hold
 			continue
 		}
-		any, sure = append(any, holds), append(sure, needs...)
+		some, sure = append(some, holds), append(sure, needs...)
 	}
-	holds := "(" + strings.Join(any, " OR ") + ")"
+	holds := "(" + strings.Join(some, " OR ") + ")"
 	negative := stage.Op == logql.LineNotContains || stage.Op == logql.LineNotMatches || stage.Op == logql.LinePatternNot
 	switch {
 	case !certain && !negative:
 		f.exact = false
-		if len(sure) == 0 && !slices.Contains(any, "1") {
+		if len(sure) == 0 && !slices.Contains(some, "1") {
 			f.always = append(f.always, holds)
 		}
 	case !certain:
