@@ -159,8 +159,10 @@ func TestComposePasswords(t *testing.T) {
 			t.Errorf("the password of the reader is %q for %s", got, name)
 		}
 	}
-	if got := env(p.Services["ingester"], "LOGTHRA_CLICKHOUSE_DSN"); !strings.Contains(got, ":s3cret@") {
-		t.Errorf("the DSN is %q", got)
+	for _, name := range []string{"gateway", "ingester"} {
+		if got := env(p.Services[name], "LOGTHRA_CLICKHOUSE_DSN"); !strings.Contains(got, ":s3cret@") {
+			t.Errorf("the DSN of the %s is %q", name, got)
+		}
 	}
 	if got := env(p.Services["grafana"], "GF_SECURITY_ADMIN_PASSWORD"); got != "gr4fana" {
 		t.Errorf("Grafana's password is %q", got)
@@ -195,6 +197,12 @@ func TestComposeAddresses(t *testing.T) {
 		t.Errorf("the DSN has the hosts %q, want %q", got, want)
 	}
 	waitsFor(t, "ingester", ingester, want...)
+	// A gateway takes pushes also without a ClickHouse, so it waits for none.
+	for _, variable := range []string{"LOGTHRA_CLICKHOUSE_DSN", "LOGTHRA_CLICKHOUSE_CLUSTER"} {
+		if got, want := env(p.Services["gateway"], variable), env(ingester, variable); got != want {
+			t.Errorf("%s is %q of the gateway, %q of the ingester", variable, got, want)
+		}
+	}
 }
 
 func waitsFor(t *testing.T, name string, s types.ServiceConfig, hosts ...string) {

@@ -133,6 +133,7 @@ func TestKubernetesNetwork(t *testing.T) {
 		"prometheus > gateway > 3100", "prometheus > ingester > 9012",
 		"gateway > nats > 4222", "ingester > nats > 4222", "nats > nats > 6222",
 		"ingester > clickhouse > 9000", "ingester > clickhouse > 9440",
+		"gateway > clickhouse > 9000", "gateway > clickhouse > 9440", "gateway > ingester > 9011",
 		"gateway > dns > 53", "ingester > dns > 53", "nats > dns > 53",
 		"gateway > node's dns > 53", "ingester > node's dns > 53", "nats > node's dns > 53",
 	} {
@@ -172,7 +173,7 @@ func TestKubernetesNetworkBase(t *testing.T) {
 			t.Errorf("what no policy allows is allowed to %s", name)
 		}
 		outside := end{"", nil, "192.0.2.1"}
-		for port, want := range map[int32]bool{4222: true, 9000: name == "logthra-ingester", 443: false} {
+		for port, want := range map[int32]bool{4222: true, 9000: true, 443: false} {
 			if got := reaches(t, objects, end{"", w.Labels, ""}, outside, corev1.ProtocolTCP, port); got != want {
 				t.Errorf("%s reaches port %d anywhere: %t", name, port, got)
 			}
