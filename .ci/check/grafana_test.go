@@ -108,7 +108,7 @@ func TestDashboard(t *testing.T) {
 	}
 	want := []string{
 		"Now", "Intake", "Latency", "Refusals", "WAL", "Flush", "Ingesters and takeovers", "Dead letters", "Syslog",
-		"Tenants file and certificate", "Runtime",
+		"Queries", "Tenants file and certificate", "Runtime",
 	}
 	if !slices.Equal(rows, want) {
 		t.Errorf("the rows are %q, want %q", rows, want)
@@ -214,14 +214,18 @@ func TestGrafanaProvisioning(t *testing.T) {
 			JSONData        struct {
 				Host, Username, Protocol string
 				Port                     int
+				Header                   string `yaml:"httpHeaderName1"`
 			} `yaml:"jsonData"`
+			Secret struct {
+				Header string `yaml:"httpHeaderValue1"`
+			} `yaml:"secureJsonData"`
 		}
 	}
 	text := read(t, "deploy", "grafana", "provisioning", "datasources", "logthra.yaml")
 	if err := yaml.Unmarshal([]byte(text), &sources); err != nil {
 		t.Fatal(err)
 	}
-	if len(sources.Datasources) != 2 || sources.APIVersion != 1 {
+	if len(sources.Datasources) != 3 || sources.APIVersion != 1 {
 		t.Fatalf("the sources are %+v", sources)
 	}
 	for _, s := range sources.Datasources {
@@ -233,6 +237,11 @@ func TestGrafanaProvisioning(t *testing.T) {
 			at, err := url.Parse(s.URL)
 			if err != nil || at.Host != net.JoinHostPort("prometheus", "9090") {
 				t.Errorf("Prometheus is asked at %q (%v)", s.URL, err)
+			}
+		case "loki":
+			at, err := url.Parse(s.URL)
+			if err != nil || at.Host != net.JoinHostPort("proxy", "3100") || s.JSONData.Header != "X-Scope-OrgID" || s.Secret.Header == "" {
+				t.Errorf("the gateways are asked at %q (%v), as the tenant of %+v", s.URL, err, s)
 			}
 		case "grafana-clickhouse-datasource":
 			if _, ok := p.Services[s.JSONData.Host]; !ok || s.JSONData.Protocol != "native" || s.JSONData.Port != 9000 {

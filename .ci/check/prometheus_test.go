@@ -401,10 +401,11 @@ func exposed(t *testing.T) map[string]family {
 	t.Helper()
 	scraped.Do(func() {
 		servers := natsCluster(t)
-		g := startGateway(t, servers)
+		rows := startClickHouse(t)
+		g := startGateway(t, servers, "--clickhouse-dsn", rows)
 		g.push(t, "once")
 		g.wantStatus(t, "strict", http.StatusBadRequest, "two", "lines")
-		in := startIngester(t, servers, startClickHouse(t))
+		in := startIngester(t, servers, rows)
 		families := map[string]family{}
 		g.scrape(t, families)
 		eventually(t, 2*time.Minute, "a batch has landed", func() bool {
