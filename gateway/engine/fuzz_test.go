@@ -58,6 +58,7 @@ func FuzzStatements(f *testing.F) {
 				q.columns = rowColumns
 				q.and(sifted.certain()...)
 				q.and(sifted.rest()...)
+				q.and(sifted.all()...)
 				checkStatement(t, q, query)
 			case *logql.RangeAgg:
 				window := series.WindowOf(expr, series.Grid{Start: 1e18, End: 2e18, Step: 1e15})
@@ -67,8 +68,8 @@ func FuzzStatements(f *testing.F) {
 				if !ok {
 					return
 				}
-				sum.write(q)
-				q.and(sifted.certain()...)
+				sum.write(q, sifted)
+				q.and(sifted.all()...)
 				checkStatement(t, q, query)
 			}
 		})
@@ -107,7 +108,7 @@ func checkStatement(t *testing.T, s *statement, query string) {
 var knownWords = func() map[string]bool {
 	known := map[string]bool{}
 	for w := range strings.FieldsSeq(`SELECT FROM WHERE AND OR NOT IN LIKE AS GROUP BY logs log tenant_id stream_id timestamp msg metadata wal_shard wal_seq wal_index
-		time names values key value name intervals of_stream samples total least most first last position_0 position_1 position_2 position_3
+		time names values key value name intervals is_sure of_stream samples total least most first last position_0 position_1 position_2 position_3
 		group_0 group_1 group_2 group_3 group_4 group_5 group_6 group_7
 		CAST mapKeys mapValues mapContains has empty notEmpty length countEqual arrayCount arrayFirst arrayMap match toUInt8 toUInt64 toFloat64 toFloat64OrZero
 		toUnixTimestamp64Nano fromUnixTimestamp64Nano toHour position countSubstrings startsWith substring if multiIf transform lower extract multiSearchAny isValidUTF8

@@ -138,6 +138,8 @@ func (l *logQuery) slices(ctx context.Context, start, end int64) error {
 			} else {
 				from = end - width
 			}
+			from, to = l.round(from, to, width)
+			from, to = max(from, start), min(to, end)
 		}
 		if err := l.slice(ctx, from, to); err != nil {
 			return err
@@ -151,6 +153,18 @@ func (l *logQuery) slices(ctx context.Context, start, end int64) error {
 	return nil
 }
 
+// round moves the far end of a slice of an hour and more to a whole hour, further away: rows stand by hour, and those of one would be read twice.
+func (l *logQuery) round(from, to, width int64) (int64, int64) {
+	const hour = int64(time.Hour)
+	switch {
+	case width < hour:
+		return from, to
+	case l.q.Forward:
+		return from, to + (hour-(to%hour+hour)%hour)%hour
+	}
+	return from - (from%hour+hour)%hour, to
+}
+
 // slice adds to the answer the entries at from <= time < to, as many as are still wanted.
 func (l *logQuery) slice(ctx context.Context, from, to int64) error {
 	l.top.limit = l.q.Limit - len(l.answer.Entries)
@@ -161,7 +175,7 @@ func (l *logQuery) slice(ctx context.Context, from, to int64) error {
 		entry := &l.cut.Entries[i]
 		if entry.Timestamp >= from && entry.Timestamp < to {
 			at := positionOf(entry)
-			if err := l.offer(at, l.streams[logs.StreamID(l.q.Tenant, entry.Labels)], entry.Line, entry.Metadata); err != nil {
+			if _, err := l.offer(at, l.streams[logs.StreamID(l.q.Tenant, entry.Labels)], entry.Line, entry.Metadata); err != nil {
 				return err
 			}
 		}
@@ -195,59 +209,76 @@ func (l *logQuery) isDue(entry *Entry) bool {
 	return true
 }
 
-// table reads rows. Of those that ClickHouse is certain about it takes no more than are wanted; of the others all.
+// table reads rows: of those that ClickHouse keeps, or is not certain about, no more than are wanted. That may be too few, if the pipeline does
+// not keep some of them. Then all that it is not certain about are read, and of the others once more as many as are wanted.
 func (l *logQuery) table(ctx context.Context, from, to int64) error {
 	s := l.e.rowsOf(l.q.Tenant, l.streams, l.cut, from, to)
 	if s == nil {
 		return nil
 	}
 	f := newSift(s, l.streams, l.expr.Stages, false)
-	if rest := f.rest(); rest != nil {
-		part := s.clone()
-		part.and(rest...)
-		if err := l.read(ctx, part); err != nil {
-			return err
-		}
+	if !f.exact || l.q.Interval > 0 {
+		s.and(f.all()...)
+		_, _, err := l.read(ctx, s)
+		return err
 	}
-	if !f.exact {
-		return nil
+	all := s.clone()
+	all.and(f.all()...)
+	all.tail = l.firsts()
+	before, held := slices.Clone(l.top.entries), l.held
+	rows, kept, err := l.read(ctx, all)
+	if err != nil || kept == rows || rows < l.top.limit {
+		return err
+	}
+	l.top.entries, l.held = before, held
+	rest := s.clone()
+	rest.and(f.rest()...)
+	if _, _, err := l.read(ctx, rest); err != nil {
+		return err
 	}
 	s.and(f.certain()...)
-	if l.q.Interval <= 0 {
-		order := " DESC"
-		if l.q.Forward {
-			order = ""
-		}
-		s.tail = " ORDER BY " + strings.Join(rowOrder, order+", ") + order + fmt.Sprintf(" LIMIT %d", l.top.limit)
-	}
-	return l.read(ctx, s)
+	s.tail = l.firsts()
+	_, _, err = l.read(ctx, s)
+	return err
 }
 
-func (l *logQuery) read(ctx context.Context, s *statement) error {
+// firsts ends a statement that reads as many rows as are wanted, in order.
+func (l *logQuery) firsts() string {
+	order := " DESC"
+	if l.q.Forward {
+		order = ""
+	}
+	return " ORDER BY " + strings.Join(rowOrder, order+", ") + order + fmt.Sprintf(" LIMIT %d", l.top.limit)
+}
+
+// read sends rows through the pipeline, and tells how many there were, and how many of them it kept or were not wanted any more.
+func (l *logQuery) read(ctx context.Context, s *statement) (rows, kept int, err error) {
 	block := newRows()
 	s.columns = rowColumns
-	return l.e.read(ctx, s, l.q.Limits, &l.answer.Stats, block.result(), func(n int) error {
+	err = l.e.read(ctx, s, l.q.Limits, &l.answer.Stats, block.result(), func(n int) error {
+		rows += n
 		for i := range n {
-			at := block.at(i)
-			if !l.top.wants(at) {
-				continue
-			}
-			if err := l.offer(at, l.streams[block.stream[i]], block.line.RowBytes(i), block.metadataOf(i)); err != nil {
+			isKept, err := l.offer(block.at(i), l.streams[block.stream[i]], block.line.RowBytes(i), block.metadataOf(i))
+			if err != nil {
 				return err
+			}
+			if isKept {
+				kept++
 			}
 		}
 		return nil
 	})
+	return rows, kept, err
 }
 
-// offer sends an entry through the pipeline, and keeps it if it is one of the first.
-func (l *logQuery) offer(at series.Position, of *stream, line []byte, metadata []logs.Label) error {
+// offer sends an entry through the pipeline, if it would be one of the first, and tells whether it was kept, or would not be one.
+func (l *logQuery) offer(at series.Position, of *stream, line []byte, metadata []logs.Label) (kept bool, err error) {
 	if of == nil || !l.top.wants(at) {
-		return nil
+		return true, nil
 	}
 	line, keep := l.lines.process(at.Time, line, of.labels, metadata)
 	if !keep {
-		return nil
+		return false, nil
 	}
 	labels := &l.lines.labels
 	entry := Entry{
@@ -256,9 +287,9 @@ func (l *logQuery) offer(at series.Position, of *stream, line []byte, metadata [
 	}
 	l.held += entry.size() - l.top.add(entry)
 	if l.held > l.q.Limits.MaxMemory {
-		return &Error{fmt.Sprintf("the entries of the answer take more than %s of memory (--query-max-memory); ask for fewer of them, or a shorter time", size(l.q.Limits.MaxMemory))}
+		return false, &Error{fmt.Sprintf("the entries of the answer take more than %s of memory (--query-max-memory); ask for fewer of them, or a shorter time", size(l.q.Limits.MaxMemory))}
 	}
-	return nil
+	return true, nil
 }
 
 // liner sends entries through a pipeline.

@@ -268,23 +268,18 @@ func (r *rangeQuery) table(ctx context.Context, from, to int64) error {
 		return nil
 	}
 	f := newSift(s, r.streams, r.agg.Log.Stages, true)
-	sum, ok := r.newSum(f)
-	if !ok {
+	if sum, ok := r.newSum(f); !ok {
 		f.exact = false
-	}
-	if rest := f.rest(); rest != nil {
-		part := s.clone()
-		part.and(rest...)
-		if err := r.readRows(ctx, part); err != nil {
+	} else if f.exact {
+		all := s.clone()
+		all.and(f.all()...)
+		sum.write(all, f)
+		if isWhole, err := sum.read(ctx, all); isWhole || err != nil {
 			return err
 		}
 	}
-	if !f.exact {
-		return nil
-	}
-	sum.write(s)
-	s.and(f.certain()...)
-	return sum.read(ctx, s)
+	s.and(f.rest()...)
+	return r.readRows(ctx, s)
 }
 
 func (r *rangeQuery) readRows(ctx context.Context, s *statement) error {

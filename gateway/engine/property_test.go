@@ -159,6 +159,9 @@ func TestClickHouseChangesNoAnswer(t *testing.T) {
 		go func() {
 			defer close(queries)
 			for i := range *propertyQueries {
+				if i > 0 && i%5000 == 0 {
+					t.Logf("%d queries", i)
+				}
 				queries <- i
 			}
 		}()
@@ -244,7 +247,10 @@ func (a *reference) logs(q Query, expr *logql.LogExpr) ([]Entry, error) {
 	if l.lines, err = newLiner(expr.Stages, q.WithLevel, &l.answer.Stats); err != nil {
 		return nil, err
 	}
-	err = a.each(expr.Matchers, q.Start, q.End, func(e *cut.Entry, of *stream) error { return l.offer(positionOf(e), of, e.Line, e.Metadata) })
+	err = a.each(expr.Matchers, q.Start, q.End, func(e *cut.Entry, of *stream) error {
+		_, err := l.offer(positionOf(e), of, e.Line, e.Metadata)
+		return err
+	})
 	all := l.top.take()
 	return all[:min(len(all), q.Limit)], err
 }

@@ -30,7 +30,7 @@ type sift struct {
 	unknown bool // there may be labels that SQL can't tell
 	mixed   bool // a parser came after labels had been taken away or made, of which it may make new ones
 	fails   bool // a stage may fail where SQL does not notice
-	all     bool // no label was taken away or made, so that an entry has all those of its stream
+	intact  bool // no label was taken away or made, so that an entry has all those of its stream
 	gone    map[string]bool
 	kept    []string // nil: all
 	renamed map[string]value
@@ -73,25 +73,36 @@ func conditions(p logql.Predicate) int {
 
 // newSift looks at the stages of a pipeline. streams are all those whose rows the statement is about.
 func newSift(s *statement, streams map[uint64]*stream, stages []logql.Stage, sums bool) *sift {
-	f := &sift{s: s, streams: streams, budget: maxConditions, exact: true, sums: sums, line: true, all: true, gone: map[string]bool{}, renamed: map[string]value{}}
+	f := &sift{s: s, streams: streams, budget: maxConditions, exact: true, sums: sums, line: true, intact: true, gone: map[string]bool{}, renamed: map[string]value{}}
 	for _, stage := range stages {
 		f.stage(stage)
 	}
 	return f
 }
 
-// condition is always and, of the rows that are certain or of the others, what is left to hold.
+// certain are the conditions of the rows that SQL keeps for certain.
 func (f *sift) certain() []string { return slices.Concat(f.always, f.sure, f.when) }
 
-// rest is the condition of the rows that the pipeline is to be asked about; nil: there are none.
+// isSure is true of the rows that SQL is certain about; empty: of all.
+func (f *sift) isSure() string { return strings.Join(f.sure, " AND ") }
+
+// all are the conditions of the rows that SQL keeps, or is not certain about.
+func (f *sift) all() []string {
+	if len(f.sure) == 0 || len(f.when) == 0 {
+		return slices.Concat(f.always, f.when)
+	}
+	return append(slices.Clone(f.always), "(NOT ("+f.isSure()+") OR ("+strings.Join(f.when, " AND ")+"))")
+}
+
+// rest are the conditions of the rows that the pipeline is to be asked about; nil: there are none.
 func (f *sift) rest() []string {
 	switch {
 	case !f.exact:
-		return append(slices.Clone(f.always), "1")
+		return f.all()
 	case len(f.sure) == 0:
 		return nil
 	}
-	return append(slices.Clone(f.always), "NOT ("+strings.Join(f.sure, " AND ")+")")
+	return append(slices.Clone(f.always), "NOT ("+f.isSure()+")")
 }
 
 func (f *sift) need(conditions ...string) {
@@ -124,7 +135,7 @@ func (f *sift) stage(stage logql.Stage) {
 			f.mayFail()
 			return
 		}
-		f.json = true
+		f.json, f.s.isHeavy = true, true
 		if f.sums {
 			f.need(hasNoMark, isObject)
 		}
@@ -153,13 +164,13 @@ func (f *sift) stage(stage logql.Stage) {
 	case *logql.Keep:
 		f.keep(stage)
 	default:
-		f.unknown, f.line, f.all, f.exact = true, false, false, false
+		f.unknown, f.line, f.intact, f.exact = true, false, false, false
 	}
 }
 
 // parser says that labels are made of the line.
 func (f *sift) parser() {
-	f.all, f.mixed = false, f.mixed || f.kept != nil || len(f.gone) > 0 || len(f.renamed) > 0
+	f.intact, f.mixed = false, f.mixed || f.kept != nil || len(f.gone) > 0 || len(f.renamed) > 0
 }
 
 // mayFail says that a stage may fail. That ends a metric query; of a log query it makes a label.
@@ -458,7 +469,7 @@ func (f *sift) hint(p logql.Predicate) []string {
 }
 
 func (f *sift) labelFormat(stage *logql.LabelFormat) {
-	f.all = false
+	f.intact = false
 	made := map[string]value{}
 	for _, l := range stage.Labels {
 		if l.IsTemplate {
@@ -483,7 +494,7 @@ func (f *sift) drop(stage *logql.Drop) {
 		switch {
 		case l.Name == pipeline.ErrorLabel || l.Name == pipeline.DetailsLabel:
 		case l.Matcher != nil:
-			f.renamed[l.Name], f.all = value{}, false
+			f.renamed[l.Name], f.intact = value{}, false
 		default:
 			f.gone[l.Name] = true
 		}
@@ -498,7 +509,7 @@ func (f *sift) keep(stage *logql.Keep) {
 		}
 		kept = append(kept, l.Name)
 		if l.Matcher != nil && l.Name != pipeline.ErrorLabel {
-			f.renamed[l.Name], f.all = value{}, false
+			f.renamed[l.Name], f.intact = value{}, false
 		}
 	}
 	f.kept = append([]string{}, kept...)

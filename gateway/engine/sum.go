@@ -22,6 +22,7 @@ type sum struct {
 	unwrapped string   // expression of the value, as text; empty: none
 
 	result      proto.Results
+	isSure      proto.ColUInt8  // the row is of rows that SQL is certain about
 	intervals   proto.ColUInt64 // the first point in the higher half, the last in the lower
 	stream      proto.ColUInt64
 	values      []proto.ColStr // of groups
@@ -57,7 +58,7 @@ func (r *rangeQuery) newSum(f *sift) (*sum, bool) {
 		// The labels of streams and metadata are all there are, where nothing was parsed; where there is no metadata, those of streams.
 		f.need("empty(metadata)")
 		s.byStream = true
-		return s, f.all && len(f.renamed) == 0 && !r.lines.withLevel
+		return s, f.intact && len(f.renamed) == 0 && !r.lines.withLevel
 	}
 	s.byStream = true
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(g.Labels))) {
@@ -94,8 +95,8 @@ func (r *rangeQuery) isOfStreams(f *sift, name string) bool {
 	return true
 }
 
-// write makes q the statement.
-func (s *sum) write(q *statement) {
+// write makes q the statement, of the rows that f keeps or is not certain about.
+func (s *sum) write(q *statement, f *sift) {
 	w := s.r.window
 	const at = "toUnixTimestamp64Nano(timestamp)"
 	step := q.number(max(w.Step, 1))
@@ -106,6 +107,10 @@ func (s *sum) write(q *statement) {
 	q.and(first + " <= " + last)
 	s.add(q, "bitOr(bitShiftLeft(toUInt64("+first+"), 32), toUInt64("+last+"))", "intervals", &s.intervals)
 	groups := []string{"intervals"}
+	if len(f.sure) > 0 {
+		s.add(q, "toUInt8("+f.isSure()+")", "is_sure", &s.isSure)
+		groups = append(groups, "is_sure")
+	}
 	if s.byStream {
 		s.add(q, "stream_id", "of_stream", &s.stream)
 		groups = append(groups, "of_stream")
@@ -156,17 +161,24 @@ func (s *sum) addPosition(q *statement, expression string) {
 	}
 }
 
-// read runs the statement, and adds what comes of it.
-func (s *sum) read(ctx context.Context, q *statement) error {
+// read runs the statement, and adds what comes of it. isWhole is false where there are rows that SQL is not certain about; these are yet to
+// be looked at.
+func (s *sum) read(ctx context.Context, q *statement) (isWhole bool, err error) {
 	r := s.r
-	return r.e.read(ctx, q, r.q.Limits, r.stats, s.result, func(n int) error {
+	isWhole = true
+	err = r.e.read(ctx, q, r.q.Limits, r.stats, s.result, func(n int) error {
 		for i := range n {
+			if len(s.isSure) > 0 && s.isSure[i] == 0 {
+				isWhole = false
+				continue
+			}
 			if err := r.sums.Merge(s.labelsOf(i), int(s.intervals[i]>>32), int(s.intervals[i]&(1<<32-1)), s.partial(i)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	return isWhole, err
 }
 
 // partial is what a row says.

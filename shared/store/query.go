@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ type Select struct {
 	SQL        string            // with its parameters as {name:Type}
 	Parameters map[string]string // their values, as ClickHouse reads them of TSV: numbers as they are, else by Text, Texts or Integers
 	Limits     ReadLimits
+	Settings   clickhouse.Settings // beside those of the limits
 
 	// Result is a column for each of the statement's, by name. Each is called for every block of rows, which the columns hold until it
 	// returns. An error of it ends the statement, and is what Select returns.
@@ -46,7 +48,7 @@ func (s *Store) Select(ctx context.Context, q Select) (Read, error) {
 	var read Read
 	var failed error
 	query := ch.Query{
-		Body: q.SQL, Settings: readSettings(q.Limits), Result: q.Result,
+		Body: q.SQL, Settings: readSettings(q.Limits, q.Settings), Result: q.Result,
 		OnResult: func(_ context.Context, block proto.Block) error {
 			if block.Rows > 0 && failed == nil {
 				failed = q.Each(block.Rows)
@@ -89,8 +91,9 @@ func (s *server) read(ctx context.Context, query ch.Query) error {
 
 // readSettings are those of every statement that reads. The user of the DSN may be one that only reads, as long as it may change
 // settings (readonly = 2).
-func readSettings(limits ReadLimits) []ch.Setting {
+func readSettings(limits ReadLimits, more clickhouse.Settings) []ch.Setting {
 	settings := clickhouse.Settings{"readonly": 2}
+	maps.Copy(settings, more)
 	if limits.Time > 0 {
 		settings["max_execution_time"] = limits.Time.Seconds()
 		settings["timeout_overflow_mode"] = "throw"
