@@ -419,10 +419,11 @@ func TestFaults(t *testing.T) {
 		{wal.ErrUnavailable, 503, "1"},
 		{context.DeadlineExceeded, 504, ""},
 		{errors.New("a bug"), 500, ""},
+		{errors.New(strings.Repeat("ä", 100) + "z"), 500, ""}, // 201 bytes
 	} {
 		s := serve(t, &fake{err: c.err})
 		status, body, header := s.do(t, http.MethodGet, with(v1+"/query_range", "query", `{app="a"}`), "")
-		if status != c.status || header.Get("Retry-After") != c.retry || strings.TrimSpace(body) != c.err.Error() {
+		if status != c.status || header.Get("Retry-After") != c.retry || strings.TrimSpace(body) != strings.Replace(c.err.Error(), "äz", "ä…", 1) {
 			t.Errorf("%v: %d, Retry-After %q, %q", c.err, status, header.Get("Retry-After"), body)
 		}
 	}

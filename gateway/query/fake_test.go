@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ type fake struct {
 	block    chan struct{} // nil: nothing blocks
 	tail     func(ctx context.Context, q engine.TailQuery, send func(engine.TailBatch) error) error
 
+	mu        sync.Mutex // guards what it was asked
 	query     engine.Query
 	scope     engine.Scope
 	volume    engine.VolumeQuery
@@ -45,6 +47,13 @@ type fake struct {
 	name      string
 	limit     int
 	selectors [][]logql.Matcher
+}
+
+// asked keeps what it was asked.
+func (f *fake) asked(keep func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	keep()
 }
 
 func (f *fake) wait(ctx context.Context) error {
@@ -59,12 +68,12 @@ func (f *fake) wait(ctx context.Context) error {
 }
 
 func (f *fake) Logs(ctx context.Context, q engine.Query, expr *logql.LogExpr) (*engine.Logs, error) {
-	f.query, f.expr = q, expr.String()
+	f.asked(func() { f.query, f.expr = q, expr.String() })
 	return &f.logs, f.wait(ctx)
 }
 
 func (f *fake) Metric(ctx context.Context, q engine.Query, expr logql.Expr) (*engine.Metric, error) {
-	f.query, f.expr = q, expr.String()
+	f.asked(func() { f.query, f.expr = q, expr.String() })
 	return &f.metric, f.wait(ctx)
 }
 
@@ -73,47 +82,47 @@ func (f *fake) Tail(ctx context.Context, q engine.TailQuery, send func(engine.Ta
 }
 
 func (f *fake) Labels(ctx context.Context, s engine.Scope) ([]string, error) {
-	f.scope = s
+	f.asked(func() { f.scope = s })
 	return f.names, f.wait(ctx)
 }
 
 func (f *fake) LabelValues(ctx context.Context, s engine.Scope, name string) ([]string, error) {
-	f.scope, f.name = s, name
+	f.asked(func() { f.scope, f.name = s, name })
 	return f.names, f.wait(ctx)
 }
 
 func (f *fake) Series(ctx context.Context, s engine.Scope, selectors [][]logql.Matcher) ([][]logs.Label, error) {
-	f.scope, f.selectors = s, selectors
+	f.asked(func() { f.scope, f.selectors = s, selectors })
 	return f.series, f.wait(ctx)
 }
 
 func (f *fake) IndexStats(ctx context.Context, s engine.Scope) (engine.IndexStats, error) {
-	f.scope = s
+	f.asked(func() { f.scope = s })
 	return f.stats, f.wait(ctx)
 }
 
 func (f *fake) Volume(ctx context.Context, q engine.VolumeQuery) ([]engine.Volume, error) {
-	f.volume = q
+	f.asked(func() { f.volume = q })
 	return f.volumes, f.wait(ctx)
 }
 
 func (f *fake) DetectedLabels(ctx context.Context, s engine.Scope) ([]engine.DetectedLabel, error) {
-	f.scope = s
+	f.asked(func() { f.scope = s })
 	return f.labels, f.wait(ctx)
 }
 
 func (f *fake) DetectedFields(ctx context.Context, q engine.Query, expr *logql.LogExpr) ([]engine.DetectedField, error) {
-	f.query, f.expr = q, expr.String()
+	f.asked(func() { f.query, f.expr = q, expr.String() })
 	return f.fields, f.wait(ctx)
 }
 
 func (f *fake) DetectedFieldValues(ctx context.Context, q engine.Query, expr *logql.LogExpr, field string, limit int) ([]string, error) {
-	f.query, f.expr, f.name, f.limit = q, expr.String(), field, limit
+	f.asked(func() { f.query, f.expr, f.name, f.limit = q, expr.String(), field, limit })
 	return f.names, f.wait(ctx)
 }
 
 func (f *fake) Patterns(ctx context.Context, q engine.Query, expr *logql.LogExpr) ([]engine.Pattern, error) {
-	f.query, f.expr = q, expr.String()
+	f.asked(func() { f.query, f.expr = q, expr.String() })
 	return f.patterns, f.wait(ctx)
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -236,6 +237,9 @@ func (c *Caller) engineLimits() engine.Limits {
 // warnEvery is how often queries that fail through no fault of the client's are logged.
 const warnEvery = 10 * time.Second
 
+// maxFault is the most bytes that a client is told of a fault that is not its own. ClickHouse repeats the statement; the log has all of it.
+const maxFault = 200
+
 // refuse answers a question that has no answer, in plain text as Loki does.
 func (a *API) refuse(c echo.Context, q *question, err error) {
 	v := judge(err)
@@ -255,7 +259,11 @@ func (a *API) refuse(c echo.Context, q *question, err error) {
 	}
 	header.Del(echo.HeaderContentEncoding)
 	header.Set(echo.HeaderXContentTypeOptions, "nosniff")
-	if err := c.String(v.status, err.Error()+"\n"); err != nil {
+	text := err.Error()
+	if v.status >= http.StatusInternalServerError && len(text) > maxFault {
+		text = strings.ToValidUTF8(text[:maxFault], "") + "…"
+	}
+	if err := c.String(v.status, text+"\n"); err != nil {
 		a.log.Debug("the client did not wait for its answer", "error", err)
 	}
 }
