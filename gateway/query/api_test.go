@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -454,6 +455,30 @@ func TestTimeout(t *testing.T) {
 	if status, body := s.get(t, v1+"/labels"); status != http.StatusGatewayTimeout || !strings.Contains(body, "longer than 50ms (--query-timeout)") {
 		t.Errorf("%d %s", status, body)
 	}
+}
+
+// A query may take longer than the server gives a client to send its request.
+func TestLongerThanRead(t *testing.T) {
+	f := &fake{block: make(chan struct{})}
+	s := serve(t, f, func(server *http.Server) { server.ReadTimeout = 50 * time.Millisecond })
+	time.AfterFunc(200*time.Millisecond, func() { close(f.block) })
+	if status, body := s.get(t, v1+"/labels"); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+// A client that does not read its answer holds a place for as long as a query may take, and no longer.
+func TestSlowClient(t *testing.T) {
+	s := serve(t, &fake{logs: engine.Logs{Entries: entriesOf(5000, 10_000)}})
+	s.limits.Timeout = 300 * time.Millisecond
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nX-Scope-OrgID: acme\r\n\r\n", with(v1+"/query_range", "query", `{app="a"}`))
+	eventually(t, func() bool { running, _ := s.api.queue.state(); return running == 1 })
+	eventually(t, func() bool { running, _ := s.api.queue.state(); return running == 0 })
 }
 
 // Of one tenant's queries 3 run, 2 wait, and the sixth is refused; a query whose client goes makes room.

@@ -140,7 +140,7 @@ type server struct {
 }
 
 // serve starts the API. A request is of the tenant that it names.
-func serve(t *testing.T, e Engine) *server {
+func serve(t *testing.T, e Engine, changes ...func(*http.Server)) *server {
 	t.Helper()
 	s := &server{registry: prometheus.NewRegistry(), limits: flagLimits}
 	s.api = New(Config{Engine: e, Concurrency: 4, MaxQueued: 2, Version: "1.2.3"}, NewMetrics(s.registry), slog.New(slog.DiscardHandler))
@@ -157,7 +157,11 @@ func serve(t *testing.T, e Engine) *server {
 			return Caller{who, s.limits}, nil
 		}
 	})
-	web := httptest.NewServer(router)
+	web := httptest.NewUnstartedServer(router)
+	for _, change := range changes {
+		change(web.Config)
+	}
+	web.Start()
 	t.Cleanup(web.Close)
 	t.Cleanup(s.api.Close)
 	s.url = web.URL

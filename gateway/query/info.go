@@ -35,7 +35,7 @@ func (a *API) drilldownLimits(_ context.Context, q *question, w *writer) error {
 	w.raw(`},"pattern_ingester_enabled":true,"version":`)
 	w.text(a.cfg.Version)
 	w.raw("}")
-	return nil
+	return w.end()
 }
 
 // formatted is a query as format answers it.

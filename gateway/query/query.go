@@ -6,6 +6,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -147,7 +148,7 @@ type question struct {
 	queued time.Duration // how long it waited for its turn
 }
 
-// runner answers a question. What it writes before it returns an error is not sent, as long as it is little.
+// runner answers a question, to the end of the answer. What it writes before it returns an error is not sent, as long as it is little.
 type runner func(ctx context.Context, q *question, w *writer) error
 
 // answer asks the engine, and writes what it says.
@@ -163,6 +164,10 @@ func (a *API) ask(c echo.Context, identify func(*http.Request) (Caller, error)) 
 	request.Body = http.MaxBytesReader(c.Response(), request.Body, maxForm)
 	if err := request.ParseForm(); err != nil {
 		return nil, badParameter("the parameters can't be read: %w", err)
+	}
+	// The time that a server gives to a client ends the request as well, if that takes longer. It has been read by now.
+	if err := http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, err
 	}
 	name, err := url.PathUnescape(c.Param("name"))
 	if err != nil {
@@ -182,9 +187,6 @@ func (a *API) serve(endpoint string, identify func(*http.Request) (Caller, error
 		q, err := a.ask(c, identify)
 		if err == nil {
 			err = run(c.Request().Context(), q, w)
-		}
-		if err == nil {
-			err = w.end()
 		}
 		if err != nil {
 			a.refuse(c, q, err)
@@ -217,7 +219,10 @@ func (a *API) inTurn(read func(*question) (answer, error)) runner {
 		q.queued = time.Since(q.now)
 		// Its turn ends with the last byte of the answer, so that what waits to be sent is bounded, too: in number, and in time.
 		w.timeout = q.Limits.Timeout
-		return cause(ctx, answer(ctx, w))
+		if err = answer(ctx, w); err == nil {
+			err = w.end()
+		}
+		return cause(ctx, err)
 	}
 }
 

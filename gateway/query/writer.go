@@ -64,33 +64,41 @@ func takesGzip(header http.Header) bool {
 	return false
 }
 
-// begin sends the header.
-func (w *writer) begin() {
+// begin sends the header. Of an answer that is all in buf it tells the length.
+func (w *writer) begin(all bool) {
 	if w.timeout > 0 {
-		err := http.NewResponseController(w.response.Writer).SetWriteDeadline(time.Now().Add(w.timeout))
-		if err != nil && !errors.Is(err, http.ErrNotSupported) {
-			w.err = err
-		}
+		w.deadline(time.Now().Add(w.timeout))
 	}
 	header := w.response.Header()
 	header.Set(echo.HeaderContentType, "application/json; charset=UTF-8")
 	header.Add(echo.HeaderVary, echo.HeaderAcceptEncoding)
 	w.out = w.response
-	if w.compress && len(w.buf) >= minCompress {
+	switch {
+	case w.compress && len(w.buf) >= minCompress:
 		header.Set(echo.HeaderContentEncoding, "gzip")
 		if w.gzip == nil {
 			w.gzip, _ = fastgzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is one
 		}
 		w.gzip.Reset(w.response)
 		w.out = w.gzip
+	case all:
+		header.Set(echo.HeaderContentLength, strconv.Itoa(len(w.buf)))
 	}
 	w.response.WriteHeader(http.StatusOK)
+}
+
+// deadline is until when what is written has to be sent; zero: there is none.
+func (w *writer) deadline(t time.Time) {
+	err := http.NewResponseController(w.response.Writer).SetWriteDeadline(t)
+	if err != nil && w.err == nil && !errors.Is(err, http.ErrNotSupported) {
+		w.err = err
+	}
 }
 
 // flush sends what was gathered.
 func (w *writer) flush() {
 	if w.out == nil {
-		w.begin()
+		w.begin(false)
 	}
 	if w.err == nil {
 		_, w.err = w.out.Write(w.buf)
@@ -100,12 +108,18 @@ func (w *writer) flush() {
 
 // end sends the rest.
 func (w *writer) end() error {
+	if w.out == nil {
+		w.begin(true)
+	}
 	w.flush()
 	if w.err == nil && w.out == w.gzip {
 		w.err = w.gzip.Close()
 	}
-	if w.timeout > 0 {
-		_ = http.NewResponseController(w.response.Writer).SetWriteDeadline(time.Time{}) // for the connection's next request
+	if w.err == nil && w.timeout > 0 {
+		if w.err = http.NewResponseController(w.response.Writer).Flush(); errors.Is(w.err, http.ErrNotSupported) {
+			w.err = nil
+		}
+		w.deadline(time.Time{}) // for the connection's next request
 	}
 	return w.err
 }
