@@ -6,7 +6,6 @@ package query
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -164,10 +163,6 @@ func (a *API) ask(c echo.Context, identify func(*http.Request) (Caller, error)) 
 	request.Body = http.MaxBytesReader(c.Response(), request.Body, maxForm)
 	if err := request.ParseForm(); err != nil {
 		return nil, badParameter("the parameters can't be read: %w", err)
-	}
-	// The time that a server gives to a client ends the request as well, if that takes longer. It has been read by now.
-	if err := http.NewResponseController(c.Response().Writer).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, err
 	}
 	name, err := url.PathUnescape(c.Param("name"))
 	if err != nil {
