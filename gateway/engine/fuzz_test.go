@@ -86,7 +86,7 @@ var (
 func checkStatement(t *testing.T, s *statement, query string) {
 	t.Helper()
 	sql := s.sql()
-	if !strings.Contains(sql, " FROM logs.log WHERE tenant_id = {p0_string:String} AND ") || s.parameters["p0_string"] != "acme" {
+	if !strings.Contains(strings.Replace(sql, " PREWHERE ", " WHERE ", 1), " FROM logs.log WHERE tenant_id = {p0_string:String} AND ") || s.parameters["p0_string"] != "acme" {
 		t.Errorf("%s: a statement without its tenant: %s", query, sql)
 	}
 	for _, match := range parameter.FindAllStringSubmatch(sql, -1) {
@@ -107,7 +107,7 @@ func checkStatement(t *testing.T, s *statement, query string) {
 
 var knownWords = func() map[string]bool {
 	known := map[string]bool{}
-	for w := range strings.FieldsSeq(`SELECT FROM WHERE AND OR NOT IN LIKE AS GROUP BY logs log tenant_id stream_id timestamp msg metadata wal_shard wal_seq wal_index
+	for w := range strings.FieldsSeq(`SELECT FROM PREWHERE WHERE AND OR NOT IN LIKE AS GROUP BY logs log tenant_id stream_id timestamp msg metadata wal_shard wal_seq wal_index
 		time names values key value name intervals is_sure of_stream samples total least most first last position_0 position_1 position_2 position_3
 		group_0 group_1 group_2 group_3 group_4 group_5 group_6 group_7
 		CAST mapKeys mapValues mapContains has empty notEmpty length countEqual arrayCount arrayFirst arrayMap match toUInt8 toUInt64 toFloat64 toFloat64OrZero

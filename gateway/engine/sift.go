@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"maps"
 	"regexp/syntax"
 	"slices"
@@ -25,12 +26,13 @@ type sift struct {
 
 	budget int // how many more conditions the statement may have
 
-	line    bool // the line is still that of the row
-	json    bool // the labels of the line as JSON count
-	unknown bool // there may be labels that SQL can't tell
-	mixed   bool // a parser came after labels had been taken away or made, of which it may make new ones
-	fails   bool // a stage may fail where SQL does not notice
-	intact  bool // no label was taken away or made, so that an entry has all those of its stream
+	line    bool   // the line is still that of the row
+	raw     string // the value of one of the labels of the line as JSON, as it stands there
+	json    bool   // the labels of the line as JSON count
+	unknown bool   // there may be labels that SQL can't tell
+	mixed   bool   // a parser came after labels had been taken away or made, of which it may make new ones
+	fails   bool   // a stage may fail where SQL does not notice
+	intact  bool   // no label was taken away or made, so that an entry has all those of its stream
 	gone    map[string]bool
 	kept    []string // nil: all
 	renamed map[string]value
@@ -81,10 +83,22 @@ func newSift(s *statement, streams map[uint64]*stream, stages []logql.Stage, sum
 }
 
 // certain are the conditions of the rows that SQL keeps for certain.
-func (f *sift) certain() []string { return slices.Concat(f.always, f.sure, f.when) }
+func (f *sift) certain() []string {
+	if len(f.sure) == 0 {
+		return slices.Concat(f.always, f.when)
+	}
+	return slices.Concat(f.always, []string{f.isSure()}, f.when)
+}
 
-// isSure is true of the rows that SQL is certain about; empty: of all.
-func (f *sift) isSure() string { return strings.Join(f.sure, " AND ") }
+// isSure is true of the rows that SQL is certain about; empty: of all. A line in which a member was found is an object, and is not read as a
+// whole once more to find that out.
+func (f *sift) isSure() string {
+	sure := strings.Join(f.sure, " AND ")
+	if f.raw == "" {
+		return sure
+	}
+	return strings.ReplaceAll(sure, isObject, "JSONType(if("+f.raw+" != '', '{}', msg)) = 'Object'")
+}
 
 // all are the conditions of the rows that SQL keeps, or is not certain about.
 func (f *sift) all() []string {
@@ -359,6 +373,7 @@ func (f *sift) isOneKey(name string) string {
 // other key can make the same name, nothing is escaped, and a number is an integer: of others ClickHouse does not keep how they were written.
 func (f *sift) ofJSON(name string) value {
 	raw := "JSONExtractRaw(msg, " + f.s.text(name) + ")"
+	f.raw = cmp.Or(f.raw, raw)
 	quoted := `"` + name + `"`
 	v := value{known: true, sure: []string{
 		hasNoMark,
@@ -366,7 +381,7 @@ func (f *sift) ofJSON(name string) value {
 		"countSubstrings(msg, " + f.s.text(quoted) + ") <= 1",
 		"(" + raw + " != '' OR " + isObject + " AND countSubstrings(msg, " + f.s.text(quoted) + ") = 0)", // it may stand below a name that is empty
 		raw + ` != '""' AND position(` + raw + `, '\\') = 0`,
-		"(NOT match(" + raw + ", '^[-0-9]') OR match(msg, " + f.s.text(quoted+`[ \t]*:[ \t]*(?:0|-?[1-9][0-9]{0,17})[ \t]*[,}]`) + "))",
+		"(" + raw + " < '-' OR " + raw + " > ':' OR match(msg, " + f.s.text(quoted+`[ \t]*:[ \t]*(?:0|-?[1-9][0-9]{0,17})[ \t]*[,}]`) + "))",
 	}}
 	if first, _, more := strings.Cut(name, "_"); more {
 		v.sure = append(v.sure, "countSubstrings(msg, "+f.s.text(`"`+first)+") = countSubstrings(msg, "+f.s.text(quoted)+")")

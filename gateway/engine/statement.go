@@ -27,32 +27,27 @@ const (
 type statement struct {
 	database, table string
 	columns         []string // expressions with their names: "count() AS n"
-	where           []string
-	tail            string // GROUP BY, ORDER BY, LIMIT
+	narrow          []string // conditions by which rows are found
+	where           []string // conditions on rows that were found
+	tail            string   // GROUP BY, ORDER BY, LIMIT
 	parameters      map[string]string
 	isHeavy         bool // it computes the same of a line in several places
 }
 
-// heavySettings let ClickHouse compute the same function once a row. Where it computes arguments only if they are wanted, or reads columns in
-// steps, it does that again in each place: with five of a line as JSON that is four times the CPU.
-var heavySettings = clickhouse.Settings{"short_circuit_function_evaluation": "disable", "optimize_move_to_prewhere": 0}
+// heavySettings let ClickHouse compute the same function once a row. Where it computes arguments only if they are wanted, it does that again in
+// each place, and so it does where it reads columns in steps; there, it is told which come first.
+var heavySettings = clickhouse.Settings{"short_circuit_function_evaluation": "disable"}
 
 // from begins a statement about the rows of a tenant in a table. There is no other way to begin one: no statement is about the rows of
 // all tenants.
 func (e *Engine) from(table, tenant string) *statement {
 	s := &statement{database: e.cfg.Store.Database(), table: table, parameters: map[string]string{}}
-	s.and("tenant_id = " + s.text(tenant))
+	s.narrow = append(s.narrow, "tenant_id = "+s.text(tenant))
 	return s
 }
 
-// and adds a condition. Empty ones hold anyway.
-func (s *statement) and(conditions ...string) {
-	for _, c := range conditions {
-		if c != "" {
-			s.where = append(s.where, c)
-		}
-	}
-}
+// and adds conditions.
+func (s *statement) and(conditions ...string) { s.where = append(s.where, conditions...) }
 
 // text, texts, number and ids bind a value, and return how the statement names it.
 func (s *statement) text(v string) string    { return s.bind(store.Text(v), "String") }
@@ -84,14 +79,23 @@ func kindSuffix(kind string) string {
 
 // sql is the statement as ClickHouse reads it.
 func (s *statement) sql() string {
-	return "SELECT " + strings.Join(s.columns, ", ") + " FROM " + s.database + "." + s.table +
-		" WHERE " + strings.Join(s.where, " AND ") + s.tail
+	text := "SELECT " + strings.Join(s.columns, ", ") + " FROM " + s.database + "." + s.table
+	narrow, where := strings.Join(s.narrow, " AND "), strings.Join(s.where, " AND ")
+	switch {
+	case where == "":
+		text += " WHERE " + narrow
+	case s.isHeavy:
+		text += " PREWHERE " + narrow + " WHERE " + where
+	default:
+		text += " WHERE " + narrow + " AND " + where
+	}
+	return text + s.tail
 }
 
 // during narrows rows of the table log to those at from <= time < to. The hours are part of the order of the rows, and ClickHouse does not find
 // them out by itself.
 func (s *statement) during(from, to int64) {
-	s.and("timestamp >= "+s.moment(from), "timestamp < "+s.moment(to))
+	s.narrow = append(s.narrow, "timestamp >= "+s.moment(from), "timestamp < "+s.moment(to))
 	const hour, day = int64(time.Hour), int64(24 * time.Hour)
 	if to-from >= day-hour || to < from {
 		return
@@ -100,7 +104,7 @@ func (s *statement) during(from, to int64) {
 	for at := from - ((from%day)+day)%day%hour; at < to; at += hour {
 		hours = append(hours, strconv.FormatInt((at%day+day)%day/hour, 10))
 	}
-	s.and("toHour(timestamp) IN (" + strings.Join(hours, ", ") + ")")
+	s.narrow = append(s.narrow, "toHour(timestamp) IN ("+strings.Join(hours, ", ")+")")
 }
 
 // read runs a statement. The columns hold a block of rows while each is called.
@@ -139,7 +143,7 @@ func explain(err error, limits Limits) error {
 // clone is a statement like this one, which can be changed on its own.
 func (s *statement) clone() *statement {
 	c := *s
-	c.columns, c.where, c.parameters = slices.Clone(s.columns), slices.Clone(s.where), maps.Clone(s.parameters)
+	c.columns, c.narrow, c.where, c.parameters = slices.Clone(s.columns), slices.Clone(s.narrow), slices.Clone(s.where), maps.Clone(s.parameters)
 	return &c
 }
 
@@ -157,7 +161,10 @@ func (e *Engine) rowsOf(tenant string, streams map[uint64]*stream, c *cut.Cut, f
 	slices.Sort(ids)
 	s := e.from(tableLog, tenant)
 	s.during(from, to)
-	s.and("stream_id IN "+s.ids(ids), s.upTo(c, from, to))
+	s.narrow = append(s.narrow, "stream_id IN "+s.ids(ids))
+	if upTo := s.upTo(c, from, to); upTo != "" {
+		s.narrow = append(s.narrow, upTo)
+	}
 	return s
 }
 
