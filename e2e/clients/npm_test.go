@@ -3,8 +3,12 @@
 package clients
 
 import (
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,4 +110,42 @@ func TestSplunkLogging(t *testing.T) {
 		},
 		row{first.Add(time.Second), map[string]string{"level": "info"}, `{"message":"two ü","severity":"info"}`, nil},
 	)
+}
+
+// A client that reads. It names no tenant.
+func TestMyUnisoftLoki(t *testing.T) {
+	first := time.Now().Add(-time.Hour).Truncate(time.Second)
+	pushLines(t, defaultTenant, `{"app":"sdk"}`, first, "GET /cart 200", "POST /pay 500")
+	var got struct {
+		Logs    []string
+		Parsed  []map[string]string
+		Streams []struct {
+			Labels map[string]string
+			Values [][]string
+		}
+		Metrics        [][]any
+		Values, Labels []string
+		Series         []map[string]string
+	}
+	out := node(t, "myunisoft-loki", defaultTenant)
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	at := func(i int64) string { return strconv.FormatInt(first.UnixNano()+i, 10) }
+	if !slices.Equal(got.Logs, []string{"POST /pay 500", "GET /cart 200"}) {
+		t.Errorf("the logs are %q", got.Logs)
+	}
+	if want := []map[string]string{{"verb": "POST", "path": "/pay", "status": "500"}, {"verb": "GET", "path": "/cart", "status": "200"}}; !reflect.DeepEqual(got.Parsed, want) {
+		t.Errorf("parsed they are %v", got.Parsed)
+	}
+	if len(got.Streams) != 2 || !reflect.DeepEqual(got.Streams[0].Labels, map[string]string{"app": "sdk", "trace_id": "t0"}) ||
+		!reflect.DeepEqual(got.Streams[0].Values, [][]string{{at(0), "GET /cart 200"}}) {
+		t.Errorf("the streams are %v", got.Streams)
+	}
+	if want := [][]any{{map[string]any{"app": "sdk"}, "2"}}; !reflect.DeepEqual(got.Metrics, want) {
+		t.Errorf("the metrics are %v", got.Metrics)
+	}
+	if !slices.Contains(got.Values, "sdk") || !slices.Contains(got.Labels, "app") || !reflect.DeepEqual(got.Series, []map[string]string{{"app": "sdk"}}) {
+		t.Errorf("the names are %v, %v and %v", got.Values, got.Labels, got.Series)
+	}
 }
