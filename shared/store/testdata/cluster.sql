@@ -3,6 +3,7 @@
 -- (toHour, unlike toStartOfHour, does not wrap around outside of 1970 to 2106.)
 -- The deduplication window counts the parts of inserts, one a day that an insert touches; it has to be far
 -- above what can be in flight between an insert and its repetition.
+-- Granules are small: of the lines of a stream in an hour, the fewer lines of its neighbors are decompressed with them.
 -- Rows come in by sequence, so those of a few granules that lie together have sequences that do: the index lets
 -- rows be found by where they came from.
 CREATE TABLE IF NOT EXISTS logs.log_local ON CLUSTER `it's`
@@ -24,6 +25,7 @@ ENGINE = ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{
 PARTITION BY toYYYYMMDD(timestamp)
 ORDER BY (tenant_id, toHour(timestamp), stream_id, timestamp)
 SETTINGS
+    index_granularity = 2048,
     non_replicated_deduplication_window = 10000,
     replicated_deduplication_window = 10000,
     replicated_deduplication_window_seconds = 604800,
