@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	propertyQueries = flag.Int("engine.queries", 2000, "how many random queries are asked of both executors")
+	propertyQueries = flag.Int("engine.queries", 2000, "how many random queries are asked of both executors; a tenth of them with -short")
 	propertySeed    = flag.Uint64("engine.seed", 0, "seed of the random queries; 0: another one each time")
 )
 
@@ -136,6 +136,10 @@ func TestClickHouseChangesNoAnswer(t *testing.T) {
 			t.Errorf("a statement is not of one tenant: %s %q", s.sql(), s.parameters)
 		}
 	}
+	count := *propertyQueries
+	if testing.Short() {
+		count /= 10
+	}
 	words := propertyVocabulary()
 	queries := make(chan int)
 	t.Run("queries", func(t *testing.T) {
@@ -157,7 +161,7 @@ func TestClickHouseChangesNoAnswer(t *testing.T) {
 		}
 		go func() {
 			defer close(queries)
-			for i := range *propertyQueries {
+			for i := range count {
 				if i > 0 && i%5000 == 0 {
 					t.Logf("%d queries", i)
 				}
