@@ -56,11 +56,11 @@ func entries(query string) func(begin, end time.Time) (string, url.Values) {
 	}
 }
 
-// metric asks for points that are spread over all of the time.
+// metric asks for points that are spread over all of the time, at multiples of their distance.
 func metric(query string) func(begin, end time.Time) (string, url.Values) {
 	return func(begin, end time.Time) (string, url.Values) {
 		step := end.Sub(begin) / points
-		return "query_range", within(begin.Add(step), end, url.Values{"query": {query}, "step": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)}})
+		return "query_range", within(begin.Truncate(step).Add(step), end.Truncate(step), url.Values{"query": {query}, "step": {strconv.FormatFloat(step.Seconds(), 'f', -1, 64)}})
 	}
 }
 
