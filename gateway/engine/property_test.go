@@ -17,6 +17,7 @@ import (
 	"github.com/casteloig/logthra/gateway/logql"
 	"github.com/casteloig/logthra/gateway/logql/logqltest"
 	"github.com/casteloig/logthra/shared/logs"
+	"github.com/casteloig/logthra/shared/store"
 )
 
 var (
@@ -288,7 +289,7 @@ func (f *fixture) compare(ctx context.Context, a *reference, words *logqltest.Vo
 	if r.IntN(2) == 0 {
 		expr := words.Log(r)
 		want, wantErr := a.logs(q, expr)
-		got, gotErr := f.Logs(ctx, q, expr)
+		got, gotErr := ride(func() (*Logs, error) { return f.Logs(ctx, q, expr) })
 		if wantErr != nil || gotErr != nil {
 			return onlyOne(expr, q, wantErr, gotErr)
 		}
@@ -302,7 +303,7 @@ func (f *fixture) compare(ctx context.Context, a *reference, words *logqltest.Vo
 		q.Step, q.End = 0, q.Start
 	}
 	want, wantErr := a.metric(q, expr)
-	got, gotErr := f.Metric(ctx, q, expr)
+	got, gotErr := ride(func() (*Metric, error) { return f.Metric(ctx, q, expr) })
 	if wantErr != nil || gotErr != nil {
 		return onlyOne(expr, q, wantErr, gotErr)
 	}
@@ -310,6 +311,17 @@ func (f *fixture) compare(ctx context.Context, a *reference, words *logqltest.Vo
 		return fmt.Errorf("%s\n%+v\n--- reference\n%v\n--- engine\n%v", expr, q, want.Series, got.Series)
 	}
 	return nil
+}
+
+// ride asks again while ClickHouse is away: it may die of what it is asked, and is soon back.
+func ride[T any](ask func() (T, error)) (T, error) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		answer, err := ask()
+		away := err != nil && strings.HasPrefix(err.Error(), "ClickHouse: ") && store.Classify(err) == store.Transient
+		if !away || time.Now().After(deadline) {
+			return answer, err
+		}
+	}
 }
 
 // onlyOne is an error where only one of both had one.
