@@ -145,6 +145,28 @@ func TestClickHouseStandsBack(t *testing.T) {
 	}
 }
 
+// However little memory there is for them, queries have all the threads that they ask for.
+func TestClickHouseReadsWithManyThreads(t *testing.T) {
+	db := open(t, startClickHouse(t, embedded.ClickHouseConfig{Dir: t.TempDir(), Memory: 1 << 30}))
+	run(t, db, "CREATE DATABASE logs", "CREATE TABLE logs.t (a UInt64) ENGINE = MergeTree ORDER BY a", "INSERT INTO logs.t SELECT number FROM numbers(3000000)")
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN PIPELINE SELECT sum(a) FROM logs.t SETTINGS max_threads = 3, merge_tree_min_bytes_for_concurrent_read = 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var pipeline strings.Builder
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		pipeline.WriteString(line + "\n")
+	}
+	if err := rows.Err(); err != nil || !strings.Contains(pipeline.String(), "AggregatingTransform × 3") {
+		t.Errorf("%v: three threads do\n%s", err, &pipeline)
+	}
+}
+
 func TestClickHouseSurvivesKill(t *testing.T) {
 	var logged syncBuffer
 	dir := t.TempDir()
