@@ -40,9 +40,8 @@ const (
 // listenQueries are what the child runs. The last one reads the pipe that the
 // parent holds, so it ends, and ClickHouse with it, when the parent does. It is
 // an INFILE and not SELECT FROM file(), which needs a right that clickhouse.xml
-// withholds. It is not counted among those that share the processors: it would
-// keep one of them from all others, for as long as the child lives.
-const listenQueries = `SET use_concurrency_control = 0; SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP;
+// withholds.
+const listenQueries = `SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP;
 INSERT INTO FUNCTION null('line String') FROM INFILE '/dev/stdin' FORMAT LineAsString`
 
 //go:embed clickhouse.xml
